@@ -1,0 +1,1 @@
+export { CustomerCreated, CustomerUpdated } from './customer.ts';

@@ -1,0 +1,35 @@
+import type { Contract } from './contract.ts';
+import { MessageError } from './errors.ts';
+
+/**
+ * Checks a value against a contract's schema.
+ *
+ * @throws MessageError ONCEBOX_INVALID_PAYLOAD. It names paths and rules and quotes no value, which may be personal data.
+ */
+export function checkPayload<Payload>(contract: Contract<string, Payload>, value: unknown): Payload {
+  const parsed = contract.schema.safeParse(value);
+  if (parsed.success) return parsed.data;
+  const issues = parsed.error.issues.map(({ path, message }) => ({ path: path.map(String).join('.'), message }));
+  throw new MessageError(
+    'ONCEBOX_INVALID_PAYLOAD',
+    `${contract.type} v${contract.version}: the payload breaks its contract: ${issues
+      .map(({ path, message }) => `${path || '(payload)'}: ${message}`)
+      .join('; ')}`,
+    issues,
+  );
+}
+
+/**
+ * Reads the text of a received payload by its contract.
+ *
+ * @throws MessageError ONCEBOX_INVALID_PAYLOAD when it is no JSON or breaks the contract.
+ */
+export function parsePayload<Payload>(contract: Contract<string, Payload>, text: string): Payload {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    throw new MessageError('ONCEBOX_INVALID_PAYLOAD', `${contract.type} v${contract.version}: the body is not JSON`);
+  }
+  return checkPayload(contract, value);
+}

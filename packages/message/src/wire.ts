@@ -1,0 +1,144 @@
+import type { Lineage } from './contract.ts';
+import { MessageError } from './errors.ts';
+
+/** A committed message on its way to the broker: what a row says, and nothing of the contract it came from. */
+export interface OutgoingMessage {
+  readonly id: string;
+  readonly type: string;
+  readonly version: number;
+  readonly aggregateId: string;
+  /** JSON text; sent byte for byte. */
+  readonly payload: string;
+  readonly lineage: Lineage;
+  readonly exchange: string;
+  readonly routingKey: string;
+  /** Whether the broker must hand it back when no queue is bound for it. */
+  readonly mandatory: boolean;
+  /** Name of the schema whose outbox it was in. */
+  readonly source: string;
+  /** When the writer's statement ran, by the database's clock. */
+  readonly occurredAt: Date;
+}
+
+/** AMQP basic properties, as amqplib takes and gives them. */
+export interface WireProperties {
+  readonly persistent: true;
+  readonly messageId: string;
+  readonly type: string;
+  readonly contentType: 'application/json';
+  /** Seconds since 1970, as AMQP has it. */
+  readonly timestamp: number;
+  readonly appId: string;
+  readonly correlationId?: string;
+  readonly headers: Record<string, string | number>;
+}
+
+/**
+ * Properties and headers of a message on the wire: CloudEvents 1.0 in the AMQP binding's binary mode, beside AMQP's own fields.
+ * Few headers, because encoding them is most of what a publish costs in Node.
+ */
+export function toWire(message: OutgoingMessage): { body: Buffer; properties: WireProperties } {
+  const { lineage } = message;
+  const headers: Record<string, string | number> = {
+    'cloudEvents:specversion': '1.0',
+    'cloudEvents:id': message.id,
+    'cloudEvents:source': message.source,
+    'cloudEvents:type': message.type,
+    'cloudEvents:time': message.occurredAt.toISOString(),
+    'cloudEvents:subject': message.aggregateId,
+    schemaversion: message.version,
+  };
+  if (lineage.traceparent !== undefined) headers['traceparent'] = lineage.traceparent;
+  if (lineage.causationId !== undefined) headers['causationid'] = lineage.causationId;
+  return {
+    body: Buffer.from(message.payload, 'utf8'),
+    properties: {
+      persistent: true,
+      messageId: message.id,
+      type: message.type,
+      contentType: 'application/json',
+      timestamp: Math.floor(message.occurredAt.getTime() / 1000),
+      appId: message.source,
+      ...(lineage.correlationId === undefined ? {} : { correlationId: lineage.correlationId }),
+      headers,
+    },
+  };
+}
+
+/** A message as it came from the broker, checked for what every handler needs and not yet against a contract. */
+export interface Received {
+  readonly id: string;
+  readonly type: string;
+  readonly version: number;
+  /** The body's exact text. */
+  readonly payload: string;
+  readonly lineage: Lineage;
+  /** The ordering key's id, where the sender gave one. */
+  readonly aggregateId: string | undefined;
+  readonly source: string | undefined;
+  readonly occurredAt: Date | undefined;
+  /** The key it was first published with, also after retries. */
+  readonly routingKey: string;
+}
+
+/** What amqplib knows of a delivery, as far as it matters here. */
+export interface Delivery {
+  readonly content: Buffer;
+  readonly routingKey: string;
+  readonly properties: {
+    readonly messageId?: unknown;
+    readonly type?: unknown;
+    readonly appId?: unknown;
+    readonly correlationId?: unknown;
+    readonly headers?: Readonly<Record<string, unknown>> | undefined;
+  };
+}
+
+const text = (value: unknown): string | undefined => (typeof value === 'string' && value !== '' ? value : undefined);
+
+/**
+ * Reads a delivery.
+ *
+ * @throws MessageError ONCEBOX_MALFORMED_MESSAGE without an id, a type or a version. Such a message cannot be told from its
+ *   duplicates or matched to a handler, so it is dead: never "processed anyway".
+ */
+export function fromWire({ content, properties, routingKey }: Delivery): Received {
+  const headers = properties.headers ?? {};
+  const id = text(properties.messageId);
+  const type = text(properties.type);
+  const version = headers['schemaversion'];
+  if (id === undefined) throw new MessageError('ONCEBOX_MALFORMED_MESSAGE', 'The message has no messageId');
+  if (Buffer.byteLength(id) > 255)
+    throw new MessageError('ONCEBOX_MALFORMED_MESSAGE', 'The messageId is over 255 bytes');
+  if (type === undefined) throw new MessageError('ONCEBOX_MALFORMED_MESSAGE', 'The message has no type');
+  if (typeof version !== 'number')
+    throw new MessageError('ONCEBOX_MALFORMED_MESSAGE', 'The message has no schemaversion header');
+  const time = text(headers['cloudEvents:time']);
+  const lineage: { -readonly [K in keyof Lineage]: Lineage[K] } = {};
+  const correlationId = text(properties.correlationId);
+  const causationId = text(headers['causationid']);
+  const traceparent = text(headers['traceparent']);
+  if (correlationId !== undefined) lineage.correlationId = correlationId;
+  if (causationId !== undefined) lineage.causationId = causationId;
+  if (traceparent !== undefined) lineage.traceparent = traceparent;
+  return {
+    id,
+    type,
+    version,
+    payload: content.toString('utf8'),
+    lineage,
+    aggregateId: text(headers['cloudEvents:subject']),
+    source: text(properties.appId),
+    occurredAt: time === undefined || Number.isNaN(Date.parse(time)) ? undefined : new Date(time),
+    routingKey,
+  };
+}
+
+/**
+ * What one attempt at a message came to, as the inbox tells the broker's side:
+ * `handled` and `duplicate` are acknowledged; `retry` comes back later and counts; `dead` is given up at once;
+ * `unavailable` is an outage of what the handler stands on: nothing is counted, consumption pauses.
+ */
+export type Verdict =
+  | { readonly kind: 'handled' | 'duplicate' }
+  | { readonly kind: 'retry' | 'dead' | 'unavailable'; readonly error: Error };

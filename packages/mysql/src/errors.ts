@@ -1,0 +1,72 @@
+/** Stable codes of this package; each has a line in docs/errors.md. */
+export type DatabaseErrorCode =
+  | 'ONCEBOX_NOT_A_TRANSACTION'
+  | 'ONCEBOX_NO_TRANSACTION_BEGUN'
+  | 'ONCEBOX_COMMIT_UNKNOWN'
+  | 'ONCEBOX_INVALID_URL'
+  | 'ONCEBOX_MIGRATION_EDITED'
+  | 'ONCEBOX_MIGRATION_MISSING'
+  | 'ONCEBOX_MIGRATION_HALF_APPLIED'
+  | 'ONCEBOX_MIGRATION_INVALID';
+
+export class DatabaseError extends Error {
+  override readonly name = 'DatabaseError';
+  readonly code: DatabaseErrorCode;
+
+  constructor(code: DatabaseErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+const field = (error: unknown, name: 'code' | 'errno'): unknown =>
+  typeof error === 'object' && error !== null ? Reflect.get(error, name) : undefined;
+
+/** The server's error number, or undefined for an error that is not the server's. */
+export const errnoOf = (error: unknown): number | undefined => {
+  const errno = field(error, 'errno');
+  return typeof errno === 'number' && errno > 0 ? errno : undefined;
+};
+
+/** A row with this unique key exists. */
+export const isDuplicateKey = (error: unknown): boolean => errnoOf(error) === 1062;
+
+/**
+ * Contention, the one class of error that a fresh attempt cures: 1213 (deadlock; the server has rolled everything back)
+ * and 1205 (lock wait timeout; it has rolled back the statement alone, so the caller must roll back the rest).
+ */
+export const isContention = (error: unknown): boolean => {
+  const errno = errnoOf(error);
+  return errno === 1213 || errno === 1205;
+};
+
+/** Too many connections, shutdown, killed connection, read-only after a failover, idle timeout. */
+const UNAVAILABLE_ERRNOS: ReadonlySet<number> = new Set([
+  1040, 1053, 1077, 1152, 1158, 1159, 1160, 1161, 1203, 1290, 1317, 1792, 1836, 1927, 2006, 2013, 3032, 4031,
+]);
+const UNAVAILABLE_CODES: ReadonlySet<unknown> = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'ECONNABORTED',
+  'EHOSTUNREACH',
+  'ENETUNREACH',
+  'ENOTFOUND',
+  'EAI_AGAIN',
+  'EPIPE',
+  'ETIMEDOUT',
+  'PROTOCOL_CONNECTION_LOST',
+  'PROTOCOL_SEQUENCE_TIMEOUT',
+  'PROTOCOL_ENQUEUE_AFTER_FATAL_ERROR',
+  'PROTOCOL_ENQUEUE_AFTER_QUIT',
+  'POOL_CLOSED',
+]);
+
+/** The database is away or takes no writes: an outage, not a fault of the work that met it. */
+export function isUnavailable(error: unknown): boolean {
+  if (error instanceof DatabaseError) return error.code === 'ONCEBOX_COMMIT_UNKNOWN';
+  const errno = errnoOf(error);
+  if (errno !== undefined && UNAVAILABLE_ERRNOS.has(errno)) return true;
+  if (UNAVAILABLE_CODES.has(field(error, 'code'))) return true;
+  // mysql2 gives these two no code of their own.
+  return error instanceof Error && /closed state|Queue limit reached|Pool is closed/.test(error.message);
+}

@@ -1,0 +1,75 @@
+import { createPool as createMysqlPool, type Pool, type PoolOptions } from 'mysql2/promise';
+import { DatabaseError } from './errors.ts';
+
+export interface DatabaseUrl {
+  readonly host: string;
+  readonly port: number;
+  readonly user: string;
+  readonly password: string;
+  /** Empty in an administrator's URL, which names no schema. */
+  readonly schema: string;
+  readonly tls: boolean;
+}
+
+/**
+ * Reads `mysql://user:password@host:3306/schema`; `mysqls:` or `?tls=true` asks for TLS with a verified certificate.
+ *
+ * @throws DatabaseError ONCEBOX_INVALID_URL; its message never contains the URL, which holds a password.
+ */
+export function parseDatabaseUrl(text: string): DatabaseUrl {
+  const url = URL.canParse(text) ? new URL(text) : undefined;
+  if (url === undefined || !/^mysqls?:$/.test(url.protocol) || url.hostname === '') {
+    throw new DatabaseError('ONCEBOX_INVALID_URL', 'A database URL must read mysql://user:password@host:port/schema');
+  }
+  return {
+    host: url.hostname,
+    port: url.port === '' ? 3306 : Number(url.port),
+    user: decodeURIComponent(url.username),
+    password: decodeURIComponent(url.password),
+    schema: decodeURIComponent(url.pathname.slice(1)),
+    tls: url.protocol === 'mysqls:' || url.searchParams.get('tls') === 'true',
+  };
+}
+
+/** How every connection of Oncebox talks to the server. */
+export function connectionOptions(text: string): PoolOptions {
+  const { host, port, user, password, schema, tls } = parseDatabaseUrl(text);
+  return {
+    host,
+    port,
+    user,
+    password,
+    ...(schema === '' ? {} : { database: schema }),
+    ...(tls ? { ssl: { rejectUnauthorized: true } } : {}),
+    charset: 'utf8mb4',
+    timezone: 'Z',
+    supportBigNumbers: true,
+    // An object as a parameter would otherwise be expanded into SQL (`a` = 1).
+    stringifyObjects: true,
+    connectTimeout: 10_000,
+    keepAliveInitialDelay: 10_000,
+  };
+}
+
+export interface PoolSettings {
+  /** Most connections at once. */
+  readonly connections: number;
+  /**
+   * Session variables that every connection of this pool has from its first statement on. For the whole pool, because a
+   * pool does not reset a session on release: set for one borrower, a variable would leak to the next.
+   */
+  readonly session?: Readonly<Record<string, number>>;
+}
+
+/** A pool of connections to one schema. It opens connections when they are asked for, so that it can be made while the server is away. */
+export function createPool(url: string, { connections, session = {} }: PoolSettings): Pool {
+  const pool = createMysqlPool({ ...connectionOptions(url), connectionLimit: connections, maxIdle: connections });
+  pool.on('connection', (connection) => {
+    // Without a listener, an idle session that meets its wait_timeout (4031) ends the process. The pool itself drops such a connection.
+    connection.on('error', () => undefined);
+    const settings = Object.entries(session).map(([name, value]) => `SESSION ${name} = ${value}`);
+    // Runs before the borrower's first statement: a connection runs its statements in the order given. A failure shows there too.
+    if (settings.length > 0) void connection.query(`SET ${settings.join(', ')}`);
+  });
+  return pool;
+}

@@ -1,0 +1,148 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import type { Pool, PoolConnection } from 'mysql2/promise';
+import { DatabaseError, isContention, isUnavailable } from './errors.ts';
+
+declare const begun: unique symbol;
+
+/**
+ * An open transaction: mysql2's `query` and `execute`, and the proof that somebody has begun it and will end it. A pool or a
+ * bare connection is not one, to the compiler and (`assertTransaction`) at run time.
+ */
+export interface Transaction {
+  readonly query: PoolConnection['query'];
+  readonly execute: PoolConnection['execute'];
+  readonly [begun]: true;
+}
+
+const open = new WeakSet<object>();
+
+/** @internal Makes the handle; `end` makes it useless, so that a query after the end is an error and not an autocommit. */
+export function handle(connection: Pick<PoolConnection, 'query' | 'execute'>): { tx: Transaction; end: () => void } {
+  let ended = false;
+  const guarded = <F extends (...args: never[]) => unknown>(call: F): F =>
+    new Proxy(call, {
+      apply(target, _self, args) {
+        if (ended)
+          throw new DatabaseError(
+            'ONCEBOX_NOT_A_TRANSACTION',
+            'This transaction has ended: await every query inside it',
+          );
+        return Reflect.apply(target, connection, args);
+      },
+    });
+  // The one place where the brand is given: the object carries exactly what the type says, but for the compile-time symbol.
+  const tx = { query: guarded(connection.query), execute: guarded(connection.execute) } as Transaction;
+  open.add(tx);
+  return {
+    tx,
+    end: () => {
+      ended = true;
+      open.delete(tx);
+    },
+  };
+}
+
+/**
+ * Refuses what is no open transaction. Called by everything that must be atomic with the caller's own writes.
+ *
+ * @throws DatabaseError ONCEBOX_NOT_A_TRANSACTION that says what to pass instead.
+ */
+export function assertTransaction(value: unknown): asserts value is Transaction {
+  if (typeof value === 'object' && value !== null && open.has(value)) return;
+  const got =
+    typeof value === 'object' && value !== null && 'getConnection' in value
+      ? 'a pool'
+      : typeof value === 'object' && value !== null && 'execute' in value
+        ? 'a bare connection, or a transaction that has ended'
+        : `${typeof value}`;
+  throw new DatabaseError(
+    'ONCEBOX_NOT_A_TRANSACTION',
+    `Expected an open transaction and got ${got}. Inside transaction(pool, async (tx) => …) pass tx; on a connection where ` +
+      'your own library has begun a transaction pass fromConnection(connection).',
+  );
+}
+
+export interface TransactionOptions {
+  /** How often to run the closure in all when the server reports contention (1205, 1213). Default 5. */
+  readonly attempts?: number;
+  /** Milliseconds for one attempt, the commit included; then the connection is destroyed. Default 30,000. */
+  readonly timeoutMs?: number;
+}
+
+/**
+ * Runs `work` in one READ COMMITTED transaction: commits when it resolves, rolls back and rethrows when it rejects.
+ *
+ * On a deadlock (1213) or a lock wait timeout (1205) it rolls back everything and runs **the whole closure again**, after a
+ * pause with jitter: the first has lost the transaction and the second a statement of it, so repeating the last statement
+ * would commit half of the work. So `work` must have no effect outside the transaction.
+ *
+ * @throws DatabaseError ONCEBOX_COMMIT_UNKNOWN when the connection broke while COMMIT was under way: it may have happened.
+ */
+export async function transaction<T>(
+  pool: Pool,
+  work: (tx: Transaction) => Promise<T>,
+  { attempts = 5, timeoutMs = 30_000 }: TransactionOptions = {},
+): Promise<T> {
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await runOnce(pool, work, timeoutMs);
+    } catch (error) {
+      if (!isContention(error) || attempt >= attempts) throw error;
+      await delay(Math.random() * 20 * 2 ** attempt);
+    }
+  }
+}
+
+async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, timeoutMs: number): Promise<T> {
+  const connection = await pool.getConnection();
+  const { tx, end } = handle(connection);
+  const deadline = Promise.withResolvers<never>();
+  deadline.promise.catch(() => undefined);
+  const timer = setTimeout(() => {
+    deadline.reject(
+      Object.assign(new Error(`The transaction did not end within ${timeoutMs} ms`), {
+        code: 'ETIMEDOUT',
+        fatal: true,
+      }),
+    );
+  }, timeoutMs);
+  const bounded = <R>(promise: Promise<R>): Promise<R> => Promise.race([promise, deadline.promise]);
+  let committing = false;
+  try {
+    // SET TRANSACTION is for the next transaction only; SET SESSION would leak to the connection's next borrower.
+    await bounded(connection.query('SET TRANSACTION ISOLATION LEVEL READ COMMITTED'));
+    await bounded(connection.query('START TRANSACTION'));
+    const result = await bounded(work(tx));
+    end();
+    committing = true;
+    await bounded(connection.query('COMMIT'));
+    connection.release();
+    return result;
+  } catch (error) {
+    end();
+    // A connection of unknown state must not go back to the pool: its next borrower would inherit locks, or a server that
+    // became read-only (mysql2 drops such a connection by itself only for queries made on the pool).
+    if (isUnavailable(error) || isFatal(error)) connection.destroy();
+    else {
+      await bounded(connection.query('ROLLBACK')).then(
+        () => connection.release(),
+        () => connection.destroy(),
+      );
+    }
+    if (committing && (isUnavailable(error) || isFatal(error))) {
+      throw new DatabaseError(
+        'ONCEBOX_COMMIT_UNKNOWN',
+        'The connection broke during COMMIT: the work may be committed or not',
+        {
+          cause: error,
+        },
+      );
+    }
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+const isFatal = (error: unknown): boolean =>
+  typeof error === 'object' && error !== null && Reflect.get(error, 'fatal') === true;
