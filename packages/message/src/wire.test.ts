@@ -1,0 +1,80 @@
+import { describe, expect, it } from 'vitest';
+import { fromWire, type OutgoingMessage, toWire } from './wire.ts';
+
+const outgoing: OutgoingMessage = {
+  id: '019a0000-0000-7000-8000-000000000001',
+  type: 'Noted',
+  version: 3,
+  aggregateId: 'n1',
+  payload: '{"b":1,"a":9007199254740993,"c":"🚚"}',
+  lineage: { correlationId: 'c1', causationId: 'm0', traceparent: '00-ab-cd-01' },
+  exchange: 'oncebox.events',
+  routingKey: 'note.noted',
+  mandatory: true,
+  source: 'shop',
+  occurredAt: new Date('2026-11-21T10:20:30.456Z'),
+};
+
+describe('toWire', () => {
+  it('sends the payload byte for byte, persistent, with CloudEvents headers and a timestamp in seconds', () => {
+    const { body, properties } = toWire(outgoing);
+    expect(body).toEqual(Buffer.from(outgoing.payload));
+    expect(properties).toEqual({
+      persistent: true,
+      messageId: outgoing.id,
+      type: 'Noted',
+      contentType: 'application/json',
+      timestamp: 1_795_256_430,
+      appId: 'shop',
+      correlationId: 'c1',
+      headers: {
+        'cloudEvents:specversion': '1.0',
+        'cloudEvents:id': outgoing.id,
+        'cloudEvents:source': 'shop',
+        'cloudEvents:type': 'Noted',
+        'cloudEvents:time': '2026-11-21T10:20:30.456Z',
+        'cloudEvents:subject': 'n1',
+        schemaversion: 3,
+        traceparent: '00-ab-cd-01',
+        causationid: 'm0',
+      },
+    });
+  });
+
+  it('leaves out what a message has not', () => {
+    const { properties } = toWire({ ...outgoing, lineage: {} });
+    expect(properties).not.toHaveProperty('correlationId');
+    expect(properties.headers).not.toHaveProperty('traceparent');
+    expect(properties.headers).not.toHaveProperty('causationid');
+  });
+});
+
+describe('fromWire', () => {
+  const { body: content, properties } = toWire(outgoing);
+
+  it('reads back what was sent', () => {
+    expect(fromWire({ content, properties, routingKey: 'note.noted' })).toEqual({
+      id: outgoing.id,
+      type: 'Noted',
+      version: 3,
+      payload: outgoing.payload,
+      lineage: outgoing.lineage,
+      aggregateId: 'n1',
+      source: 'shop',
+      occurredAt: outgoing.occurredAt,
+      routingKey: 'note.noted',
+    });
+  });
+
+  it.each([
+    ['an id', { ...properties, messageId: undefined }],
+    ['an id that is not empty', { ...properties, messageId: '' }],
+    ['an id that the inbox can hold', { ...properties, messageId: 'é'.repeat(128) }],
+    ['a type', { ...properties, type: undefined }],
+    ['a version', { ...properties, headers: {} }],
+  ])('refuses a message without %s', (_, stripped) => {
+    expect(() => fromWire({ content, properties: stripped, routingKey: 'note.noted' })).toThrow(
+      expect.objectContaining({ code: 'ONCEBOX_MALFORMED_MESSAGE' }),
+    );
+  });
+});

@@ -1,0 +1,55 @@
+import { type Message, MessageError, toOutboxRow } from '@oncebox/message';
+import { assertTransaction, type Transaction } from '@oncebox/mysql';
+import type { RowDataPacket } from 'mysql2/promise';
+
+/** What MEDIUMTEXT holds, and one byte less than the broker's default limit of 16 MiB. */
+const MAX_PAYLOAD_BYTES = 16 * 1024 * 1024 - 1;
+/** Smaller rows fit every server's packet (its least default is 1 MiB), so only larger ones pay a round trip to ask. */
+const SURE_TO_FIT_BYTES = 512 * 1024;
+/** The other columns and the protocol's own bytes. */
+const ROW_OVERHEAD_BYTES = 16 * 1024;
+
+/**
+ * Writes a message into the outbox of the transaction's schema. It is announced if, and only if, the transaction commits.
+ *
+ * Messages of one aggregate go out in the order of their rows. That is the order of their commits as long as the writer holds
+ * its aggregate's row lock when it adds: insert or update the aggregate first, then add.
+ *
+ * @throws DatabaseError ONCEBOX_NOT_A_TRANSACTION for a pool or a connection: the row would not be atomic with the change.
+ * @throws MessageError ONCEBOX_INVALID_PAYLOAD when its contract rejects the payload, ONCEBOX_MESSAGE_TOO_LARGE when the
+ *   database or the broker would. Both before anything is written: a message that cannot be sent must never commit.
+ */
+export async function add(tx: Transaction, message: Message): Promise<void> {
+  assertTransaction(tx);
+  const row = toOutboxRow(message);
+  await refuseOversize(tx, row.type, Buffer.byteLength(row.payload));
+  await tx.execute(
+    `INSERT INTO outbox
+       (id, aggregatetype, aggregateid, type, version, payload, headers, exchange, routing_key, delivery, when_parked)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    [
+      row.id,
+      row.aggregatetype,
+      row.aggregateid,
+      row.type,
+      row.version,
+      row.payload,
+      row.headers,
+      row.exchange,
+      row.routing_key,
+      row.delivery,
+      row.when_parked,
+    ],
+  );
+}
+
+async function refuseOversize(tx: Transaction, type: string, bytes: number): Promise<void> {
+  if (bytes <= SURE_TO_FIT_BYTES) return;
+  const [[server]] = await tx.query<(RowDataPacket & { packet: number })[]>('SELECT @@max_allowed_packet AS packet');
+  const limit = Math.min(MAX_PAYLOAD_BYTES, (server?.packet ?? 0) - ROW_OVERHEAD_BYTES);
+  if (bytes <= limit) return;
+  throw new MessageError(
+    'ONCEBOX_MESSAGE_TOO_LARGE',
+    `${type}: the payload has ${bytes} bytes and at most ${limit} can be stored and sent. Send a reference to the data instead.`,
+  );
+}

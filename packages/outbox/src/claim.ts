@@ -1,0 +1,135 @@
+import type { Pool, Transaction } from '@oncebox/mysql';
+import type { RowDataPacket } from 'mysql2/promise';
+import { keyOf, type OutboxRow, PARTITIONS } from './row.ts';
+
+const ALL = Array.from({ length: PARTITIONS }, (_, partition) => partition);
+
+/** Partitions that have something to do now. */
+export interface Work {
+  /** With a row that is ready, or a held one that is due. */
+  readonly partitions: readonly number[];
+  /** Those of them with a held row that is due. */
+  readonly due: ReadonlySet<number>;
+}
+
+// One index probe a partition and table: the cost does not grow with the backlog, where SELECT DISTINCT partition_id walks all of it.
+const FIND_WORK = ALL.flatMap((partition) => [
+  `(SELECT ${partition} AS p, 0 AS due FROM outbox FORCE INDEX (outbox_work)
+     WHERE state = 'pending' AND held = 0 AND partition_id = ${partition} AND seq > ? LIMIT 1)`,
+  `(SELECT ${partition} AS p, 1 AS due FROM outbox_waiting
+     WHERE partition_id = ${partition} AND due_at <= UTC_TIMESTAMP(6) LIMIT 1)`,
+]).join(' UNION ALL ');
+
+/** @param floors for each partition, the `seq` up to which the caller believes that nothing is pending; '0' to look at all. */
+export async function findWork(pool: Pool, floors: readonly string[]): Promise<Work> {
+  const [rows] = await pool.execute<(RowDataPacket & { p: number; due: number })[]>(FIND_WORK, [...floors]);
+  return {
+    partitions: [...new Set(rows.map((row) => Number(row.p)))],
+    due: new Set(rows.filter((row) => Number(row.due) === 1).map((row) => Number(row.p))),
+  };
+}
+
+/**
+ * Locks up to `share` free ones of `wanted` (ascending), from `start` on and then from the beginning, so that no partition is
+ * always last. SKIP LOCKED passes over what another lane or process holds.
+ *
+ * Two ranges and no ORDER BY: a sort would read, and so lock, every candidate before LIMIT cuts them.
+ */
+export async function claim(
+  tx: Transaction,
+  wanted: readonly number[],
+  share: number,
+  start: number,
+): Promise<number[]> {
+  const claimed: number[] = [];
+  const ranges =
+    wanted.length <= share ? [wanted] : [wanted.filter((p) => p >= start), wanted.filter((p) => p < start)];
+  for (const range of ranges) {
+    const room = share - claimed.length;
+    if (range.length === 0 || room === 0) continue;
+    const [rows] = await tx.query<(RowDataPacket & { partition_id: number })[]>(
+      `SELECT partition_id FROM outbox_partition FORCE INDEX (PRIMARY)
+        WHERE partition_id IN (?) LIMIT ? FOR UPDATE SKIP LOCKED`,
+      [range, room],
+    );
+    claimed.push(...rows.map((row) => row.partition_id));
+  }
+  return claimed;
+}
+
+/** Held rows whose time has come, of the partitions that the caller has locked, longest due first. */
+export async function readDue(tx: Transaction, partitions: readonly number[], limit: number): Promise<string[]> {
+  const [rows] = await tx.query<(RowDataPacket & { seq: string })[]>(
+    `SELECT CAST(seq AS CHAR) AS seq FROM outbox_waiting
+      WHERE partition_id IN (?) AND due_at <= UTC_TIMESTAMP(6) ORDER BY due_at LIMIT ?`,
+    [partitions, limit],
+  );
+  return rows.map((row) => row.seq);
+}
+
+export interface ReadLimits {
+  /** Rows of all partitions together, and as many again of `due`. */
+  readonly rows: number;
+  /** Payload bytes of all partitions together. The first row of a partition is read whatever its size. */
+  readonly bytes: number;
+}
+
+/**
+ * Reads the ready rows of locked partitions, and the held rows `due`, in the order of `seq`.
+ *
+ * A plain read: it takes no lock and, at READ COMMITTED, keeps no read view, so purge goes on while the caller publishes. What
+ * another relay settled before it freed a partition is seen, because the statement starts after the lock was given.
+ *
+ * The inner part sees positions and sizes only; the running total cuts it before any payload is fetched, so that a thousand
+ * large messages cannot exhaust the process.
+ */
+export async function read(
+  tx: Transaction,
+  partitions: readonly number[],
+  floors: readonly string[],
+  due: readonly string[],
+  limits: ReadLimits,
+): Promise<OutboxRow[]> {
+  const rowsEach = Math.ceil(limits.rows / partitions.length);
+  const ready = partitions.map(
+    (partition) =>
+      `(SELECT seq, partition_id, OCTET_LENGTH(payload) AS bytes FROM outbox FORCE INDEX (outbox_work)
+         WHERE state = 'pending' AND held = 0 AND partition_id = ${partition} AND seq > ? ORDER BY seq LIMIT ${rowsEach})`,
+  );
+  const retried =
+    due.length === 0
+      ? []
+      : [
+          `(SELECT seq, partition_id, OCTET_LENGTH(payload) AS bytes FROM outbox
+          WHERE seq IN (?) AND state = 'pending' AND held = 1)`,
+        ];
+  const [rows] = await tx.query<(OutboxRow & RowDataPacket)[]>(
+    `SELECT CAST(o.seq AS CHAR) AS seq, o.id, o.partition_id, o.aggregatetype, o.aggregateid, o.type, o.version, o.payload,
+            o.headers, o.exchange, o.routing_key, o.delivery, o.when_parked, o.held, o.created_at,
+            EXISTS (SELECT 1 FROM outbox_waiting) AS anything_waits
+       FROM (SELECT seq, SUM(bytes) OVER (PARTITION BY partition_id ORDER BY seq) - bytes AS ahead
+               FROM (${[...ready, ...retried].join(' UNION ALL ')}) AS candidate) AS sized
+       STRAIGHT_JOIN outbox AS o ON o.seq = sized.seq
+      WHERE sized.ahead < ?
+      ORDER BY o.seq`,
+    [
+      ...partitions.map((partition) => floors[partition] ?? '0'),
+      ...(due.length === 0 ? [] : [due]),
+      Math.ceil(limits.bytes / partitions.length),
+    ],
+  );
+  return rows;
+}
+
+/** By ordering key, the `seq` of its first waiting row: whatever comes after that row in the key is blocked. */
+export type Heads = ReadonlyMap<string, string>;
+
+/** The heads of those keys of `rows` that have one. */
+export async function readHeads(tx: Transaction, rows: readonly OutboxRow[]): Promise<Heads> {
+  const [heads] = await tx.query<(RowDataPacket & { aggregatetype: string; aggregateid: string; seq: string })[]>(
+    `SELECT aggregatetype, aggregateid, CAST(MIN(seq) AS CHAR) AS seq FROM outbox_waiting
+      WHERE aggregateid IN (?) GROUP BY aggregateid, aggregatetype`,
+    [[...new Set(rows.map((row) => row.aggregateid))]],
+  );
+  return new Map(heads.map((head) => [keyOf(head), head.seq]));
+}

@@ -1,0 +1,62 @@
+import { MessageError } from '@oncebox/message';
+import type { Outcome, Publisher } from './publisher.ts';
+import { keyOf, type OutboxRow, toOutgoing } from './row.ts';
+
+/** What became of the rows of one pass. Rows that are in none of the lists stay as they are: an outage came before their turn. */
+export interface Dispatched {
+  readonly confirmed: OutboxRow[];
+  /** Refused by the broker, with its reason. */
+  readonly refused: { row: OutboxRow; reason: string }[];
+  /** Can never be sent, with the reason. */
+  readonly unsendable: { row: OutboxRow; reason: string }[];
+  /** Not sent, because an earlier row of their key was refused or parked in this pass. */
+  readonly behind: OutboxRow[];
+  /** Why some outcomes are unknown, when some are. */
+  outage: string | undefined;
+}
+
+/**
+ * Publishes rows, given in the order of `seq`: those of one key one after the other, each only once the one before is confirmed
+ * and not returned; the keys side by side.
+ *
+ * One unconfirmed message a key, because a broker does not refuse in order: a full queue refuses one message and takes the ones
+ * behind it, and of two messages of a key the first may come back unroutable while the second is delivered.
+ */
+export async function dispatch(rows: readonly OutboxRow[], schema: string, publisher: Publisher): Promise<Dispatched> {
+  const result: Dispatched = { confirmed: [], refused: [], unsendable: [], behind: [], outage: undefined };
+  const keys = Map.groupBy(rows, keyOf);
+  await Promise.all(
+    Array.from(keys.values(), async (chain) => {
+      for (const [place, row] of chain.entries()) {
+        if (result.outage !== undefined) return;
+        const outcome = await publishRow(row, schema, publisher);
+        if (outcome.kind === 'confirmed') {
+          result.confirmed.push(row);
+          continue;
+        }
+        if (outcome.kind === 'unknown') {
+          result.outage = outcome.reason;
+          return;
+        }
+        if (outcome.kind === 'unsendable') {
+          result.unsendable.push({ row, reason: outcome.reason });
+          if (row.when_parked === 'continue') continue;
+        } else {
+          result.refused.push({ row, reason: `${outcome.kind}: ${outcome.reason}` });
+        }
+        result.behind.push(...chain.slice(place + 1));
+        return;
+      }
+    }),
+  );
+  return result;
+}
+
+async function publishRow(row: OutboxRow, schema: string, publisher: Publisher): Promise<Outcome> {
+  try {
+    return await publisher.publish(toOutgoing(row, schema));
+  } catch (error) {
+    if (error instanceof MessageError) return { kind: 'unsendable', reason: `${error.code}: ${error.message}` };
+    throw error;
+  }
+}

@@ -1,0 +1,184 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { isUnavailable, type Pool } from '@oncebox/mysql';
+import { findWork } from './claim.ts';
+import { Floors } from './floors.ts';
+import { type PassResult, type PassSettings, pass } from './pass.ts';
+import type { Publisher } from './publisher.ts';
+import { deleteExpired } from './retention.ts';
+import { PARTITIONS } from './row.ts';
+
+/** Two things that log in pino's way. */
+export interface RelayLogger {
+  info(fields: object, message: string): void;
+  warn(fields: object, message: string): void;
+  error(fields: object, message: string): void;
+}
+
+export interface DrainSettings extends PassSettings {
+  readonly lanes: number;
+  readonly pollMs: number;
+  readonly retentionHours: number;
+  readonly cleanEveryMs: number;
+}
+
+export interface Schema {
+  readonly name: string;
+  readonly pool: Pool;
+}
+
+/** Idle polls before the poll slows down to half its pace. */
+const IDLE_AFTER = 50;
+const ALL = Array.from({ length: PARTITIONS }, (_, partition) => partition);
+
+/** Drains the outbox of one schema: lanes that each run one pass after the other, one prober for all of them, one cleaner. */
+export class Drain {
+  readonly #schema: Schema;
+  readonly #publisher: Publisher;
+  readonly #settings: DrainSettings;
+  readonly #logger: RelayLogger;
+  readonly #floors = new Floors();
+  /** Partitions that a lane of this process holds: the others need not ask the database for them. */
+  readonly #held = new Set<number>();
+  /** Another start for each process and pass, so that several do not queue up for the same partitions. */
+  #start = Math.floor(Math.random() * PARTITIONS);
+  #backlog = false;
+  #probing: Promise<Probe> | undefined;
+  #idlePolls = 0;
+  #available = false;
+
+  constructor(schema: Schema, publisher: Publisher, settings: DrainSettings, logger: RelayLogger) {
+    this.#schema = schema;
+    this.#publisher = publisher;
+    this.#settings = settings;
+    this.#logger = logger;
+  }
+
+  /** Whether the database answered when it was last asked. */
+  get available(): boolean {
+    return this.#available;
+  }
+
+  /** Looks once and, when there is work, makes one pass over all partitions that are free. */
+  async runOnce(): Promise<PassResult | undefined> {
+    if (!this.#publisher.ready) return undefined;
+    const probe = await this.#probe();
+    return probe.partitions.length === 0 ? undefined : await this.#pass(probe, PARTITIONS);
+  }
+
+  /** Runs lanes and cleaner until the signal; resolves when every pass that was under way has ended. */
+  async run(signal: AbortSignal): Promise<void> {
+    const lanes = Array.from({ length: this.#settings.lanes }, () => this.#lane(signal));
+    await Promise.all([...lanes, this.#clean(signal)]);
+  }
+
+  async #lane(signal: AbortSignal): Promise<void> {
+    await this.#supervise(signal, async () => {
+      const { floors, partitions, due } = await this.#probe();
+      // Asks the database even so: who waits for the broker should not learn of a second outage only when the first has ended.
+      if (!this.#publisher.ready) return await pause(this.#settings.pollMs * 10, signal);
+      const wanted = partitions.filter((partition) => !this.#held.has(partition));
+      if (signal.aborted) return;
+      // With little to do one pass takes everything: one transaction, one fsync. With a backlog the lanes divide it.
+      const share = this.#backlog ? Math.ceil(PARTITIONS / this.#settings.lanes) : PARTITIONS;
+      const result = wanted.length === 0 ? undefined : await this.#pass({ floors, partitions: wanted, due }, share);
+      if (result === undefined || result.claimed.length === 0) {
+        this.#idlePolls += 1;
+        await pause(this.#settings.pollMs * (this.#idlePolls > IDLE_AFTER ? 2 : 1), signal);
+        return;
+      }
+      this.#idlePolls = 0;
+      if (result.outage !== undefined) {
+        this.#logger.warn(
+          { schema: this.#schema.name, reason: result.outage },
+          'publishing interrupted; nothing was counted',
+        );
+        await pause(jittered(1_000), signal);
+      }
+    });
+  }
+
+  /** One probe at a time for all lanes. */
+  #probe(): Promise<Probe> {
+    this.#probing ??= this.#look().finally(() => {
+      this.#probing = undefined;
+    });
+    return this.#probing;
+  }
+
+  async #look(): Promise<Probe> {
+    const floors = this.#floors.next();
+    const work = await findWork(this.#schema.pool, floors);
+    this.#available = true;
+    return { floors, ...work };
+  }
+
+  async #pass(probe: Probe, share: number): Promise<PassResult> {
+    this.#start = (this.#start + 5) % PARTITIONS;
+    let claimed: readonly number[] = [];
+    const onClaimed = (partitions: readonly number[]): void => {
+      claimed = partitions;
+      for (const partition of partitions) this.#held.add(partition);
+    };
+    try {
+      const request = { ...probe, share, start: this.#start, onClaimed };
+      const result = await pass(this.#schema, this.#publisher, request, this.#settings);
+      this.#floors.raise(result.last);
+      this.#backlog = result.full;
+      if (result.published.length > 0) {
+        this.#logger.info({ schema: this.#schema.name }, `Published messages: [${result.published.join(' ')}]`);
+      }
+      if (result.refused > 0 || result.parked > 0) {
+        const { refused, parked } = result;
+        this.#logger.warn(
+          { schema: this.#schema.name, refused, parked },
+          'some messages were not accepted by the broker',
+        );
+      }
+      return result;
+    } finally {
+      for (const partition of claimed) this.#held.delete(partition);
+    }
+  }
+
+  async #clean(signal: AbortSignal): Promise<void> {
+    const { retentionHours, deleteRows, cleanEveryMs } = this.#settings;
+    if (deleteRows) return;
+    await this.#supervise(signal, async () => {
+      for (const partition of ALL) {
+        while (!signal.aborted && (await deleteExpired(this.#schema.pool, partition, retentionHours)));
+      }
+      await pause(cleanEveryMs, signal);
+    });
+  }
+
+  /** Repeats `step` until the signal. An error pauses it, longer each time, and ends nothing: the database may be away for an hour. */
+  async #supervise(signal: AbortSignal, step: () => Promise<void>): Promise<void> {
+    let failures = 0;
+    while (!signal.aborted) {
+      try {
+        await step();
+        failures = 0;
+      } catch (error) {
+        failures += 1;
+        this.#available = false;
+        const fields = { schema: this.#schema.name, err: error };
+        if (isUnavailable(error)) this.#logger.warn(fields, `waiting for the database of ${this.#schema.name}`);
+        else this.#logger.error(fields, `draining ${this.#schema.name} failed; trying again`);
+        await pause(jittered(Math.min(5_000, 100 * 2 ** Math.min(failures, 10))), signal);
+      }
+    }
+  }
+}
+
+interface Probe {
+  readonly floors: readonly string[];
+  readonly partitions: readonly number[];
+  readonly due: ReadonlySet<number>;
+}
+
+const jittered = (milliseconds: number): number => milliseconds * (0.5 + Math.random() / 2);
+
+/** Ends early, and without an error, at the signal. */
+async function pause(milliseconds: number, signal: AbortSignal): Promise<void> {
+  await delay(milliseconds, undefined, { signal }).catch(() => undefined);
+}

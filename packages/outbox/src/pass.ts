@@ -1,0 +1,114 @@
+import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
+import { claim, type Heads, type ReadLimits, read, readDue, readHeads, type Work } from './claim.ts';
+import { type Dispatched, dispatch } from './dispatch.ts';
+import type { Publisher } from './publisher.ts';
+import { keyOf, type OutboxRow } from './row.ts';
+import { type Backoff, dropStale, hold, park, postpone, settle, unblock } from './settle.ts';
+
+export interface PassSettings {
+  readonly limits: ReadLimits;
+  readonly backoff: Backoff;
+  /** Delete rows as they are published instead of keeping them for the retention. */
+  readonly deleteRows: boolean;
+  /** Milliseconds for the whole pass, above the publisher's own deadline and below the session's wait_timeout. */
+  readonly timeoutMs: number;
+}
+
+export interface PassResult {
+  /** Partitions that this pass had locked. */
+  readonly claimed: readonly number[];
+  /** Ids, in the order in which they were confirmed. */
+  readonly published: readonly string[];
+  readonly refused: number;
+  readonly parked: number;
+  /** The last `seq` in each partition with which this pass is done, unless an outage cut it short. */
+  readonly last: ReadonlyMap<number, string>;
+  /** The row limit was reached: there is probably more. */
+  readonly full: boolean;
+  readonly outage: string | undefined;
+}
+
+export interface PassRequest extends Work {
+  /** Most partitions to lock. */
+  readonly share: number;
+  /** Where to begin looking for them. */
+  readonly start: number;
+  readonly floors: readonly string[];
+  readonly onClaimed?: (partitions: readonly number[]) => void;
+}
+
+/**
+ * One pass: lock partitions, read, publish, await every confirm, settle, commit; all in one transaction, whose row locks on
+ * `outbox_partition` are the lease. While they are held nobody else publishes for these partitions, and when the session ends,
+ * for whatever reason, they are free. A session that has lost them can no longer settle, because it has lost its transaction.
+ */
+export async function pass(
+  schema: { readonly name: string; readonly pool: Pool },
+  publisher: Publisher,
+  request: PassRequest,
+  settings: PassSettings,
+): Promise<PassResult> {
+  return await transaction(
+    schema.pool,
+    async (tx) => {
+      const claimed = await claim(tx, request.partitions, request.share, request.start);
+      request.onClaimed?.(claimed);
+      if (claimed.length === 0) return { ...NOTHING, claimed };
+      const dueHere = claimed.filter((partition) => request.due.has(partition));
+      const due = dueHere.length === 0 ? [] : await readDue(tx, dueHere, settings.limits.rows);
+      const rows = await read(tx, claimed, request.floors, due, settings.limits);
+      if (due.length > rows.filter((row) => row.held === 1).length) await dropStale(tx, due);
+      // Asked for only while anything waits, so that it costs nothing while nothing fails.
+      const heads = rows[0]?.anything_waits === 1 ? await readHeads(tx, rows) : NO_HEADS;
+      const blocked = rows.filter((row) => isBehind(row, heads));
+      const sendable = rows.filter((row) => !isBehind(row, heads));
+      const dispatched = await dispatch(sendable, schema.name, publisher);
+      await record(tx, dispatched, blocked, heads, settings);
+      return {
+        claimed,
+        published: dispatched.confirmed.map((row) => row.id),
+        refused: dispatched.refused.length,
+        parked: dispatched.unsendable.length,
+        last: dispatched.outage === undefined ? lastReady(rows) : new Map(),
+        full: rows.length >= settings.limits.rows,
+        outage: dispatched.outage,
+      };
+    },
+    // Once: the closure publishes, and the next pass is the retry.
+    { attempts: 1, timeoutMs: settings.timeoutMs },
+  );
+}
+
+const NO_HEADS: Heads = new Map();
+const NOTHING = { published: [], refused: 0, parked: 0, last: new Map(), full: false, outage: undefined };
+
+/** Held rows say nothing about the rows before them: they are read out of turn. */
+const lastReady = (rows: readonly OutboxRow[]): Map<number, string> =>
+  new Map(rows.filter((row) => row.held === 0).map((row) => [row.partition_id, row.seq]));
+
+/** Whether a row stands behind a waiting row of its key. */
+const isBehind = (row: OutboxRow, heads: Heads): boolean => {
+  const head = heads.get(keyOf(row));
+  return head !== undefined && BigInt(row.seq) > BigInt(head);
+};
+
+const isHead = (row: OutboxRow, heads: Heads): boolean => heads.get(keyOf(row)) === row.seq;
+
+async function record(
+  tx: Transaction,
+  { confirmed, refused, unsendable, behind }: Dispatched,
+  blocked: readonly OutboxRow[],
+  heads: Heads,
+  settings: PassSettings,
+): Promise<void> {
+  const seqs = (rows: readonly OutboxRow[]): string[] => rows.map((row) => row.seq);
+  await settle(tx, seqs(confirmed), settings);
+  for (const [reason, failures] of Map.groupBy(refused, (failure) => failure.reason)) {
+    await postpone(tx, seqs(failures.map((failure) => failure.row)), reason, settings.backoff);
+  }
+  for (const { row, reason } of unsendable) await park(tx, [row.seq], reason, row.when_parked === 'hold');
+  await hold(tx, seqs([...behind, ...blocked].filter((row) => row.held === 0)));
+  const passedOver = unsendable.map(({ row }) => row).filter((row) => row.when_parked === 'continue');
+  const gone = [...confirmed, ...passedOver].filter((row) => isHead(row, heads));
+  await unblock(tx, seqs(gone), [...new Set(gone.map((row) => row.aggregateid))]);
+}

@@ -1,0 +1,85 @@
+import { createPool, parseDatabaseUrl } from '@oncebox/mysql';
+import { Drain, type DrainSettings, type RelayLogger } from './drain.ts';
+import type { PassResult } from './pass.ts';
+import type { Publisher } from './publisher.ts';
+
+export interface RelayOptions {
+  /** One URL for each schema to drain; its path names the schema, which is the `source` of its messages. */
+  readonly databaseUrls: readonly string[];
+  readonly publisher: Publisher;
+  readonly logger: RelayLogger;
+  /** Passes that may run side by side, for each schema. Default 2. */
+  readonly lanes?: number;
+  /** Most rows of one pass. Default 1,000. */
+  readonly batch?: number;
+  /** Milliseconds between two looks while there is nothing to do. Default 20. */
+  readonly pollMs?: number;
+  /** Hours for which published rows are kept; 0 deletes them as they are published. Default 24. */
+  readonly retentionHours?: number;
+  /** The pauses after a message was refused. Default 1 s, doubling up to 5 minutes. */
+  readonly backoff?: { readonly firstMs: number; readonly mostMs: number };
+}
+
+export interface Relay {
+  start(): void;
+  /** Stops claiming, waits for the passes under way, closes the database connections. The publisher is the caller's to close. */
+  stop(): Promise<void>;
+  /** One look and at most one pass in each schema, without timers: for tests. Passes that found nothing are left out. */
+  runOnce(): Promise<PassResult[]>;
+  /** @throws Error that names the schema whose database did not answer when it was last asked. */
+  assertDatabases(): void;
+}
+
+/** Bytes of payload of one pass: what bounds the process's memory when messages are large. */
+const PASS_BYTES = 8 * 1024 * 1024;
+/** By the server's clock: after this long without a statement it ends the session, and so frees what a frozen relay holds. */
+const WAIT_TIMEOUT_SECONDS = 30;
+
+/** A relay over the outboxes of one or more schemas. Any number of them may run against the same schemas. */
+export function createRelay({
+  databaseUrls,
+  publisher,
+  logger,
+  lanes = 2,
+  batch = 1_000,
+  pollMs = 20,
+  retentionHours = 24,
+  backoff = { firstMs: 1_000, mostMs: 300_000 },
+}: RelayOptions): Relay {
+  const settings: DrainSettings = {
+    lanes,
+    pollMs,
+    retentionHours,
+    backoff,
+    deleteRows: retentionHours === 0,
+    limits: { rows: batch, bytes: PASS_BYTES },
+    timeoutMs: (WAIT_TIMEOUT_SECONDS - 2) * 1_000,
+    cleanEveryMs: 10_000,
+  };
+  const schemas = databaseUrls.map((url) => ({
+    name: parseDatabaseUrl(url).schema,
+    // The lanes, the prober and the cleaner.
+    pool: createPool(url, { connections: lanes + 2, session: { wait_timeout: WAIT_TIMEOUT_SECONDS } }),
+  }));
+  const drains = schemas.map((schema) => ({ schema, drain: new Drain(schema, publisher, settings, logger) }));
+  const stopping = new AbortController();
+  let running: Promise<unknown> = Promise.resolve();
+  return {
+    start() {
+      running = Promise.all(drains.map(({ drain }) => drain.run(stopping.signal)));
+    },
+    async stop() {
+      stopping.abort();
+      await running;
+      await Promise.all(schemas.map(({ pool }) => pool.end()));
+    },
+    async runOnce() {
+      const results = await Promise.all(drains.map(({ drain }) => drain.runOnce()));
+      return results.filter((result) => result !== undefined);
+    },
+    assertDatabases() {
+      const away = drains.filter(({ drain }) => !drain.available).map(({ schema }) => schema.name);
+      if (away.length > 0) throw new Error(`no answer from the database of ${away.join(', ')}`);
+    },
+  };
+}

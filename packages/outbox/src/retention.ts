@@ -1,0 +1,31 @@
+import { type Pool, transaction } from '@oncebox/mysql';
+import type { RowDataPacket } from 'mysql2/promise';
+
+const BATCH = 500;
+
+/**
+ * Deletes the published rows of one partition that are older than the retention, up to one batch of them.
+ *
+ * It holds the partition's lock, so it is the partition's only cleaner and works beside no relay: nobody to deadlock with. It
+ * reads the oldest rows without asking for their age first; with the condition inside, a table in which nothing is old enough
+ * would be read whole. A row that was published late therefore delays the ones behind it by at most the retention.
+ *
+ * @returns whether there may be more to delete.
+ */
+export async function deleteExpired(pool: Pool, partition: number, retentionHours: number): Promise<boolean> {
+  return await transaction(pool, async (tx) => {
+    // Waits, where a lane would skip: under constant load the lock is never free for long, and a cleaner that skips would starve.
+    await tx.query('SELECT partition_id FROM outbox_partition WHERE partition_id = ? FOR UPDATE', [partition]);
+    const [rows] = await tx.query<(RowDataPacket & { seq: string })[]>(
+      `SELECT CAST(seq AS CHAR) AS seq
+         FROM (SELECT seq, published_at FROM outbox FORCE INDEX (outbox_work)
+                WHERE state = 'published' AND held = 0 AND partition_id = ? ORDER BY seq LIMIT ${BATCH}) AS oldest
+        WHERE published_at < TIMESTAMPADD(SECOND, ?, UTC_TIMESTAMP(6))`,
+      [partition, -Math.round(retentionHours * 3600)],
+    );
+    if (rows.length === 0) return false;
+    // The state again: whatever this read, only a published row may go.
+    await tx.query("DELETE FROM outbox WHERE seq IN (?) AND state = 'published'", [rows.map((row) => row.seq)]);
+    return rows.length === BATCH;
+  });
+}

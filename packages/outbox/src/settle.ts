@@ -1,0 +1,101 @@
+import type { Transaction } from '@oncebox/mysql';
+
+// Every statement here writes by primary key, in a transaction that holds the rows' partition: it meets no other relay, and
+// no writer either, since writers only insert. FORCE INDEX, because in a small table the optimizer prefers to scan all of it
+// for a long list, and so waits for rows of other partitions: two lanes then deadlock (tried). A DELETE takes the hint only in
+// its multi-table form.
+
+type Seqs = readonly string[];
+
+/** The rows are confirmed. One statement for all of them. */
+export async function settle(tx: Transaction, seqs: Seqs, { deleteRows }: { deleteRows: boolean }): Promise<void> {
+  if (seqs.length === 0) return;
+  await tx.query(
+    deleteRows
+      ? 'DELETE o FROM outbox AS o FORCE INDEX (PRIMARY) WHERE o.seq IN (?)'
+      : `UPDATE outbox FORCE INDEX (PRIMARY) SET state = 'published', held = 0, published_at = UTC_TIMESTAMP(6), last_error = NULL
+          WHERE seq IN (?)`,
+    [seqs],
+  );
+}
+
+export interface Backoff {
+  /** Milliseconds before the second attempt; doubles with each. */
+  readonly firstMs: number;
+  readonly mostMs: number;
+}
+
+/**
+ * The broker has refused these rows, all for one reason: each counts an attempt and waits, twice as long each time, with jitter
+ * so that what failed together does not come back together.
+ */
+export async function postpone(tx: Transaction, seqs: Seqs, reason: string, backoff: Backoff): Promise<void> {
+  if (seqs.length === 0) return;
+  // Assignments run from left to right, so the delay is worked out from the attempts before this one.
+  await tx.query(
+    `UPDATE outbox FORCE INDEX (PRIMARY)
+        SET available_at = TIMESTAMPADD(MICROSECOND,
+              ROUND(1000 * LEAST(?, ? * POW(2, LEAST(attempts, 30))) * (0.5 + RAND() / 2)), UTC_TIMESTAMP(6)),
+            attempts = attempts + 1, held = 1, last_error = ?
+      WHERE seq IN (?)`,
+    [backoff.mostMs, backoff.firstMs, reason.slice(0, 500), seqs],
+  );
+  await tx.query(
+    `INSERT INTO outbox_waiting (seq, partition_id, aggregatetype, aggregateid, due_at)
+     SELECT seq, partition_id, aggregatetype, aggregateid, available_at FROM outbox FORCE INDEX (PRIMARY) WHERE seq IN (?)
+     ON DUPLICATE KEY UPDATE due_at = VALUES(due_at)`,
+    [seqs],
+  );
+}
+
+/** These rows stand behind a row of their key that waits. No attempt is counted: nothing was tried. */
+export async function hold(tx: Transaction, seqs: Seqs): Promise<void> {
+  if (seqs.length === 0) return;
+  await tx.query('UPDATE outbox FORCE INDEX (PRIMARY) SET held = 1 WHERE seq IN (?)', [seqs]);
+  await tx.query(
+    `INSERT INTO outbox_waiting (seq, partition_id, aggregatetype, aggregateid, due_at)
+     SELECT seq, partition_id, aggregatetype, aggregateid, NULL FROM outbox FORCE INDEX (PRIMARY) WHERE seq IN (?)
+     ON DUPLICATE KEY UPDATE due_at = NULL`,
+    [seqs],
+  );
+}
+
+/** These rows can never be sent. `blocking` ones keep their place at the head of their key, so that the rest waits for a person. */
+export async function park(tx: Transaction, seqs: Seqs, reason: string, blocking: boolean): Promise<void> {
+  if (seqs.length === 0) return;
+  if (blocking) await hold(tx, seqs);
+  await tx.query(
+    `UPDATE outbox FORCE INDEX (PRIMARY) SET state = 'parked', held = ?, attempts = attempts + 1, last_error = ? WHERE seq IN (?)`,
+    [blocking ? 1 : 0, reason.slice(0, 500), seqs],
+  );
+}
+
+/**
+ * These rows wait no longer. The next one of each of their keys becomes due at once: held rows leave one at a time, each as
+ * the head of its key, so that none can overtake.
+ */
+export async function unblock(tx: Transaction, gone: Seqs, aggregateIds: readonly string[]): Promise<void> {
+  if (gone.length === 0) return;
+  await tx.query('DELETE w FROM outbox_waiting AS w FORCE INDEX (PRIMARY) WHERE w.seq IN (?)', [gone]);
+  // MIN over the whole key prefix of outbox_waiting_key: a step a key, however many rows wait in it. Derived, because a
+  // statement cannot read the table that it updates.
+  await tx.query(
+    `UPDATE outbox_waiting AS w
+       JOIN (SELECT MIN(seq) AS seq FROM outbox_waiting WHERE aggregateid IN (?)
+              GROUP BY aggregateid, aggregatetype) AS head ON head.seq = w.seq
+       JOIN outbox AS o ON o.seq = w.seq AND o.state = 'pending'
+        SET w.due_at = UTC_TIMESTAMP(6)
+      WHERE w.due_at IS NULL`,
+    [aggregateIds],
+  );
+}
+
+/** Drops due entries whose row was settled, released or deleted by hand: they would be found due for ever. */
+export async function dropStale(tx: Transaction, due: Seqs): Promise<void> {
+  await tx.query(
+    `DELETE w FROM outbox_waiting AS w FORCE INDEX (PRIMARY)
+       LEFT JOIN outbox AS o ON o.seq = w.seq AND o.state = 'pending' AND o.held = 1
+      WHERE w.seq IN (?) AND o.seq IS NULL`,
+    [due],
+  );
+}
