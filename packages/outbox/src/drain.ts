@@ -23,6 +23,8 @@ export interface DrainSettings extends PassSettings {
 
 export interface Schema {
   readonly name: string;
+  /** `host:port`, for the log. */
+  readonly server: string;
   readonly pool: Pool;
 }
 
@@ -44,7 +46,8 @@ export class Drain {
   #backlog = false;
   #probing: Promise<Probe> | undefined;
   #idlePolls = 0;
-  #available = false;
+  /** Why the database did not answer when it was last asked; undefined once it did. */
+  #outage: unknown = Object.assign(new Error('the database has not been asked yet'), { code: 'STARTING' });
 
   constructor(schema: Schema, publisher: Publisher, settings: DrainSettings, logger: RelayLogger) {
     this.#schema = schema;
@@ -53,9 +56,9 @@ export class Drain {
     this.#logger = logger;
   }
 
-  /** Whether the database answered when it was last asked. */
-  get available(): boolean {
-    return this.#available;
+  /** @throws what the database last failed with, if it has not answered since. */
+  assertAvailable(): void {
+    if (this.#outage !== undefined) throw this.#outage;
   }
 
   /** Looks once and, when there is work, makes one pass over all partitions that are free. */
@@ -90,7 +93,7 @@ export class Drain {
       if (result.outage !== undefined) {
         this.#logger.warn(
           { schema: this.#schema.name, reason: result.outage },
-          'publishing interrupted; nothing was counted',
+          'Publishing was interrupted; no attempt was counted',
         );
         await pause(jittered(1_000), signal);
       }
@@ -108,7 +111,7 @@ export class Drain {
   async #look(): Promise<Probe> {
     const floors = this.#floors.next();
     const work = await findWork(this.#schema.pool, floors);
-    this.#available = true;
+    this.#outage = undefined;
     return { floors, ...work };
   }
 
@@ -131,7 +134,7 @@ export class Drain {
         const { refused, parked } = result;
         this.#logger.warn(
           { schema: this.#schema.name, refused, parked },
-          'some messages were not accepted by the broker',
+          'The broker did not take some messages: see last_error of their rows',
         );
       }
       return result;
@@ -160,10 +163,10 @@ export class Drain {
         failures = 0;
       } catch (error) {
         failures += 1;
-        this.#available = false;
-        const fields = { schema: this.#schema.name, err: error };
-        if (isUnavailable(error)) this.#logger.warn(fields, `waiting for the database of ${this.#schema.name}`);
-        else this.#logger.error(fields, `draining ${this.#schema.name} failed; trying again`);
+        this.#outage = error;
+        const { name, server } = this.#schema;
+        if (isUnavailable(error)) this.#logger.warn({ schema: name, err: error }, `Waiting for database ${server}`);
+        else this.#logger.error({ schema: name, err: error }, `Draining ${name} failed; trying again`);
         await pause(jittered(Math.min(5_000, 100 * 2 ** Math.min(failures, 10))), signal);
       }
     }

@@ -26,7 +26,7 @@ export interface Relay {
   stop(): Promise<void>;
   /** One look and at most one pass in each schema, without timers: for tests. Passes that found nothing are left out. */
   runOnce(): Promise<PassResult[]>;
-  /** @throws Error that names the schema whose database did not answer when it was last asked. */
+  /** For a readiness probe. @throws what the database of a schema last failed with, if it has not answered since. */
   assertDatabases(): void;
 }
 
@@ -56,17 +56,18 @@ export function createRelay({
     timeoutMs: (WAIT_TIMEOUT_SECONDS - 2) * 1_000,
     cleanEveryMs: 10_000,
   };
-  const schemas = databaseUrls.map((url) => ({
-    name: parseDatabaseUrl(url).schema,
+  const schemas = databaseUrls.map((url) => {
+    const { schema, host, port } = parseDatabaseUrl(url);
     // The lanes, the prober and the cleaner.
-    pool: createPool(url, { connections: lanes + 2, session: { wait_timeout: WAIT_TIMEOUT_SECONDS } }),
-  }));
-  const drains = schemas.map((schema) => ({ schema, drain: new Drain(schema, publisher, settings, logger) }));
+    const pool = createPool(url, { connections: lanes + 2, session: { wait_timeout: WAIT_TIMEOUT_SECONDS } });
+    return { name: schema, server: `${host}:${port}`, pool };
+  });
+  const drains = schemas.map((schema) => new Drain(schema, publisher, settings, logger));
   const stopping = new AbortController();
   let running: Promise<unknown> = Promise.resolve();
   return {
     start() {
-      running = Promise.all(drains.map(({ drain }) => drain.run(stopping.signal)));
+      running = Promise.all(drains.map((drain) => drain.run(stopping.signal)));
     },
     async stop() {
       stopping.abort();
@@ -74,12 +75,11 @@ export function createRelay({
       await Promise.all(schemas.map(({ pool }) => pool.end()));
     },
     async runOnce() {
-      const results = await Promise.all(drains.map(({ drain }) => drain.runOnce()));
+      const results = await Promise.all(drains.map((drain) => drain.runOnce()));
       return results.filter((result) => result !== undefined);
     },
     assertDatabases() {
-      const away = drains.filter(({ drain }) => !drain.available).map(({ schema }) => schema.name);
-      if (away.length > 0) throw new Error(`no answer from the database of ${away.join(', ')}`);
+      for (const drain of drains) drain.assertAvailable();
     },
   };
 }

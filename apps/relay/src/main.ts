@@ -1,0 +1,39 @@
+import { createRelay } from '@oncebox/outbox';
+import { createPublisher } from '@oncebox/rabbitmq';
+import { createLogger, loadConfig, run, startOpsServer } from '@oncebox/service';
+import { relayConfig } from './config.ts';
+
+const config = loadConfig(relayConfig);
+const logger = createLogger({ name: 'relay', level: config.LOG_LEVEL, format: config.LOG_FORMAT });
+
+await run({ logger }, async (stopping) => {
+  const publisher = createPublisher({ urls: config.AMQP_URL, name: 'relay', logger });
+  const relay = createRelay({
+    databaseUrls: config.RELAY_DATABASE_URLS,
+    publisher,
+    logger,
+    lanes: config.RELAY_LANES,
+    batch: config.RELAY_BATCH,
+    pollMs: config.RELAY_POLL_MS,
+    retentionHours: config.RELAY_RETENTION_HOURS,
+  });
+  const ops = await startOpsServer({
+    port: config.RELAY_OPS_PORT,
+    logger,
+    stopping,
+    checks: {
+      database: () => relay.assertDatabases(),
+      broker: () => {
+        if (!publisher.ready)
+          throw Object.assign(new Error('no publishing'), { code: publisher.state().toUpperCase() });
+      },
+    },
+  });
+  relay.start();
+  return [
+    { name: 'relay', stop: () => relay.stop() },
+    // After the relay: what it has in flight is confirmed by then.
+    { name: 'publisher', stop: () => publisher.close() },
+    { name: 'ops server', stop: () => ops.close() },
+  ];
+});
