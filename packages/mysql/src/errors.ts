@@ -7,7 +7,12 @@ export type DatabaseErrorCode =
   | 'ONCEBOX_MIGRATION_EDITED'
   | 'ONCEBOX_MIGRATION_MISSING'
   | 'ONCEBOX_MIGRATION_HALF_APPLIED'
-  | 'ONCEBOX_MIGRATION_INVALID';
+  | 'ONCEBOX_MIGRATION_INVALID'
+  | 'ONCEBOX_MIGRATION_OUT_OF_ORDER'
+  | 'ONCEBOX_MIGRATION_FAILED'
+  | 'ONCEBOX_MIGRATION_LOCKED'
+  | 'ONCEBOX_GRANT_FAILED'
+  | 'ONCEBOX_DATABASE_AWAY';
 
 export class DatabaseError extends Error {
   override readonly name = 'DatabaseError';
@@ -19,13 +24,25 @@ export class DatabaseError extends Error {
   }
 }
 
-const field = (error: unknown, name: 'code' | 'errno'): unknown =>
+const field = (error: unknown, name: 'code' | 'errno' | 'sqlState'): unknown =>
   typeof error === 'object' && error !== null ? Reflect.get(error, name) : undefined;
 
 /** The server's error number, or undefined for an error that is not the server's. */
 export const errnoOf = (error: unknown): number | undefined => {
   const errno = field(error, 'errno');
   return typeof errno === 'number' && errno > 0 ? errno : undefined;
+};
+
+/** The name of the error, the server's (`ER_DUP_ENTRY`) or the network's (`ECONNREFUSED`). */
+export const errorNameOf = (error: unknown): string | undefined => {
+  const code = field(error, 'code');
+  return typeof code === 'string' ? code : undefined;
+};
+
+/** The server refused a value, and its message quotes it: SQLSTATE 22 and 23, and 1366, which belongs to neither. */
+export const quotesData = (error: unknown): boolean => {
+  const state = field(error, 'sqlState');
+  return errnoOf(error) === 1366 || (typeof state === 'string' && /^2[23]/.test(state));
 };
 
 /** A row with this unique key exists. */

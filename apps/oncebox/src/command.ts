@@ -1,0 +1,16 @@
+/** A subcommand of `oncebox`. */
+export interface Command {
+  /** One line for the list of commands. */
+  readonly summary: string;
+  readonly help: string;
+  /**
+   * @returns the exit code: 0, or 1 for a failure that it has reported itself.
+   * @throws UsageError for arguments that make no sense; anything else that it throws is a failure.
+   */
+  readonly run: (args: readonly string[]) => Promise<number>;
+}
+
+/** The command was called wrongly. */
+export class UsageError extends Error {
+  override readonly name = 'UsageError';
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env node
+import { type Command, UsageError } from './command.ts';
+import { migrateCommand } from './migrate.ts';
+
+const COMMANDS: ReadonlyMap<string, Command> = new Map([['migrate', migrateCommand]]);
+
+const HELP = `Usage: oncebox <command> [options]
+
+Commands:
+${[...COMMANDS].map(([name, { summary }]) => `  ${name.padEnd(10)}${summary}`).join('\n')}
+
+"oncebox <command> --help" tells more. Exit codes: 0 done, 1 failed, 2 called wrongly.`;
+
+async function main([name, ...args]: readonly string[]): Promise<number> {
+  const wantsHelp = [name, ...args].some((argument) => argument === '--help' || argument === '-h');
+  const command = COMMANDS.get(name ?? '');
+  if (wantsHelp) {
+    console.log(command?.help ?? HELP);
+    return 0;
+  }
+  if (command === undefined) {
+    console.error(name === undefined ? HELP : `oncebox: there is no command "${name}"\n\n${HELP}`);
+    return 2;
+  }
+  try {
+    return await command.run(args);
+  } catch (error) {
+    if (error instanceof UsageError) {
+      console.error(`oncebox ${name}: ${error.message}\n\n${command.help}`);
+      return 2;
+    }
+    console.error(`oncebox ${name}: ${describe(error)}`);
+    return 1;
+  }
+}
+
+/** The message and not the object: a driver's error carries the statement, and that can carry data or a password. */
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  return 'code' in error ? `${error.message} (${error.code})` : error.message;
+}
+
+process.exitCode = await main(process.argv.slice(2));

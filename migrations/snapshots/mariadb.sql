@@ -1,0 +1,168 @@
+-- shop
+
+CREATE TABLE `customers` (
+  `id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `email` varchar(254) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `email_key` varbinary(1016) GENERATED ALWAYS AS (lcase(`email`)) STORED,
+  `name` varchar(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `version` int(10) unsigned NOT NULL DEFAULT 1,
+  `created_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  `updated_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  PRIMARY KEY (`id`),
+  UNIQUE KEY `customers_email` (`email_key`),
+  CONSTRAINT `customers_version` CHECK (`version` >= 1),
+  CONSTRAINT `customers_email_given` CHECK (char_length(`email`) > 0),
+  CONSTRAINT `customers_name_given` CHECK (char_length(`name`) > 0)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `outbox` (
+  `seq` bigint(20) unsigned NOT NULL AUTO_INCREMENT,
+  `id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `aggregatetype` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `aggregateid` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `type` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `version` smallint(5) unsigned NOT NULL DEFAULT 1,
+  `payload` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `headers` text CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL,
+  `exchange` varchar(127) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL DEFAULT 'oncebox.events',
+  `routing_key` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL,
+  `delivery` enum('required','optional') NOT NULL DEFAULT 'required',
+  `when_parked` enum('hold','continue') NOT NULL DEFAULT 'hold',
+  `partition_id` tinyint(3) unsigned GENERATED ALWAYS AS (crc32(`aggregateid`) MOD 16) STORED,
+  `state` enum('pending','published','parked') NOT NULL DEFAULT 'pending',
+  `held` tinyint(3) unsigned NOT NULL DEFAULT 0,
+  `attempts` int(10) unsigned NOT NULL DEFAULT 0,
+  `last_error` varchar(500) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL,
+  `available_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  `created_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  `published_at` datetime(6) DEFAULT NULL,
+  PRIMARY KEY (`seq`),
+  UNIQUE KEY `outbox_id` (`id`),
+  KEY `outbox_work` (`state`,`held`,`partition_id`,`seq`),
+  CONSTRAINT `outbox_held` CHECK (`held` in (0,1)),
+  CONSTRAINT `outbox_published` CHECK (`state` <> 'published' or `published_at` is not null)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `outbox_partition` (
+  `partition_id` tinyint(3) unsigned NOT NULL,
+  PRIMARY KEY (`partition_id`),
+  CONSTRAINT `outbox_partition_id` CHECK (`partition_id` < 16)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `outbox_waiting` (
+  `seq` bigint(20) unsigned NOT NULL,
+  `partition_id` tinyint(3) unsigned NOT NULL,
+  `aggregatetype` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `aggregateid` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `due_at` datetime(6) DEFAULT NULL,
+  PRIMARY KEY (`seq`),
+  KEY `outbox_waiting_due` (`partition_id`,`due_at`),
+  KEY `outbox_waiting_key` (`aggregateid`,`aggregatetype`,`seq`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `processed_messages` (
+  `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `message_id` varbinary(255) NOT NULL,
+  `processed_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  PRIMARY KEY (`consumer`,`message_id`),
+  KEY `processed_messages_age` (`processed_at`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `schema_migrations` (
+  `set_name` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `name` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `checksum` char(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `begun` int(10) unsigned NOT NULL,
+  `completed` int(10) unsigned NOT NULL,
+  `applied_at` datetime(6) DEFAULT NULL,
+  PRIMARY KEY (`set_name`,`name`),
+  CONSTRAINT `schema_migrations_order` CHECK (`completed` <= `begun`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+-- fulfilment
+
+CREATE TABLE `customer_directory` (
+  `customer_id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `name` varchar(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `email` varchar(254) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `version` int(10) unsigned NOT NULL,
+  `updated_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  PRIMARY KEY (`customer_id`),
+  CONSTRAINT `customer_directory_version` CHECK (`version` >= 1)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `emails` (
+  `id` bigint(20) unsigned NOT NULL AUTO_INCREMENT,
+  `message_id` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `customer_id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `recipient` varchar(254) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `subject` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `body` text CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `created_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  PRIMARY KEY (`id`),
+  KEY `emails_message` (`message_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `outbox` (
+  `seq` bigint(20) unsigned NOT NULL AUTO_INCREMENT,
+  `id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `aggregatetype` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `aggregateid` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `type` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `version` smallint(5) unsigned NOT NULL DEFAULT 1,
+  `payload` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `headers` text CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL,
+  `exchange` varchar(127) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL DEFAULT 'oncebox.events',
+  `routing_key` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL,
+  `delivery` enum('required','optional') NOT NULL DEFAULT 'required',
+  `when_parked` enum('hold','continue') NOT NULL DEFAULT 'hold',
+  `partition_id` tinyint(3) unsigned GENERATED ALWAYS AS (crc32(`aggregateid`) MOD 16) STORED,
+  `state` enum('pending','published','parked') NOT NULL DEFAULT 'pending',
+  `held` tinyint(3) unsigned NOT NULL DEFAULT 0,
+  `attempts` int(10) unsigned NOT NULL DEFAULT 0,
+  `last_error` varchar(500) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL,
+  `available_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  `created_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  `published_at` datetime(6) DEFAULT NULL,
+  PRIMARY KEY (`seq`),
+  UNIQUE KEY `outbox_id` (`id`),
+  KEY `outbox_work` (`state`,`held`,`partition_id`,`seq`),
+  CONSTRAINT `outbox_held` CHECK (`held` in (0,1)),
+  CONSTRAINT `outbox_published` CHECK (`state` <> 'published' or `published_at` is not null)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `outbox_partition` (
+  `partition_id` tinyint(3) unsigned NOT NULL,
+  PRIMARY KEY (`partition_id`),
+  CONSTRAINT `outbox_partition_id` CHECK (`partition_id` < 16)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `outbox_waiting` (
+  `seq` bigint(20) unsigned NOT NULL,
+  `partition_id` tinyint(3) unsigned NOT NULL,
+  `aggregatetype` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `aggregateid` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `due_at` datetime(6) DEFAULT NULL,
+  PRIMARY KEY (`seq`),
+  KEY `outbox_waiting_due` (`partition_id`,`due_at`),
+  KEY `outbox_waiting_key` (`aggregateid`,`aggregatetype`,`seq`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `processed_messages` (
+  `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `message_id` varbinary(255) NOT NULL,
+  `processed_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  PRIMARY KEY (`consumer`,`message_id`),
+  KEY `processed_messages_age` (`processed_at`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `schema_migrations` (
+  `set_name` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `name` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `checksum` char(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `begun` int(10) unsigned NOT NULL,
+  `completed` int(10) unsigned NOT NULL,
+  `applied_at` datetime(6) DEFAULT NULL,
+  PRIMARY KEY (`set_name`,`name`),
+  CONSTRAINT `schema_migrations_order` CHECK (`completed` <= `begun`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;

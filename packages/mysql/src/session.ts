@@ -1,0 +1,63 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { type Connection, createConnection } from 'mysql2/promise';
+import { DatabaseError, errorNameOf, isUnavailable } from './errors.ts';
+import { connectionOptions } from './pool.ts';
+
+/** Told a line about what goes on, for a person who waits; it never holds a password. */
+export type OnProgress = (line: string) => void;
+
+const PATIENCE_MS = 60_000;
+
+/**
+ * Runs `work` on an administrator's session of its own, without a default schema, and closes it. A server that is not there
+ * yet is waited for, 60 s.
+ *
+ * @throws DatabaseError ONCEBOX_DATABASE_AWAY when no server answers in that time.
+ */
+export async function withAdministrator<T>(
+  url: string,
+  onProgress: OnProgress,
+  work: (connection: Connection) => Promise<T>,
+): Promise<T> {
+  const connection = await connect(url, onProgress);
+  try {
+    // One mode, whatever the server's: the same file must mean the same everywhere, its quotes and backslashes too.
+    // The timeout is for table locks. The default is a day or a year, and while an ALTER waits for one long transaction,
+    // everybody else's queries on the table wait behind the ALTER.
+    await connection.query("SET SESSION sql_mode = 'TRADITIONAL', lock_wait_timeout = 30");
+    const result = await work(connection);
+    await connection.end();
+    return result;
+  } catch (error) {
+    // No farewell on a session that may be what failed: it could wait for an answer for ever.
+    connection.destroy();
+    throw error;
+  }
+}
+
+async function connect(url: string, onProgress: OnProgress): Promise<Connection> {
+  const options = connectionOptions(url);
+  const { host, port } = options;
+  delete options.database; // it may not exist yet
+  const deadline = Date.now() + PATIENCE_MS;
+  for (let told = false; ; told = true) {
+    try {
+      const connection = await createConnection(options);
+      // A session that breaks between two statements shows in the second; without a listener it ends the process.
+      connection.on('error', () => undefined);
+      return connection;
+    } catch (error) {
+      if (!isUnavailable(error)) throw error;
+      const reason = errorNameOf(error) ?? 'no reason given';
+      if (Date.now() > deadline) {
+        throw new DatabaseError(
+          'ONCEBOX_DATABASE_AWAY',
+          `No database answers at ${host}:${port} (${reason}) after ${PATIENCE_MS / 1_000} s`,
+          { cause: error },
+        );
+      }
+      if (!told) onProgress(`waiting for the database at ${host}:${port} (${reason})`);
+      await delay(500);
+    }
+  }
+}
