@@ -1,0 +1,55 @@
+import { createRequire } from 'node:module';
+import { type DestinationStream, type Logger, pino } from 'pino';
+import { serializeError } from './logged-error.ts';
+
+export type { Logger } from 'pino';
+
+export interface LoggerSettings {
+  /** Name of the process: `api`. */
+  readonly name: string;
+  /** The least level that is written. */
+  readonly level: string;
+  readonly format: 'json' | 'pretty';
+}
+
+/**
+ * The log of a process, on stdout: JSON lines, or with `pretty` lines that read `[09:30:00] INFO api: message`.
+ *
+ * Written synchronously and without a worker thread in both formats, so that the last lines before the end are not lost.
+ * Log errors as `err`; they come with their causes, and without what a database error quotes of the data.
+ */
+export function createLogger({ name, level, format }: LoggerSettings): Logger {
+  const options = {
+    name,
+    level,
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: (label: string) => ({ level: label }) },
+    serializers: { err: serializeError },
+  };
+  const pretty = format === 'pretty' ? prettyStream(name) : undefined;
+  // Not pino's default stream: it writes asynchronously, and what it flushes at the exit overtakes the write under way.
+  const logger = pino(options, pretty ?? pino.destination({ dest: 1, sync: true }));
+  if (format === 'json' || pretty !== undefined) return logger;
+  logger.warn('LOG_FORMAT=pretty needs the package pino-pretty, which is not installed: logging JSON');
+  return logger;
+}
+
+/** A development dependency of the workspace alone: an image that carries production dependencies must not die of its lack. */
+function prettyStream(name: string): DestinationStream | undefined {
+  const load = createRequire(import.meta.url);
+  let pretty: typeof import('pino-pretty');
+  try {
+    pretty = load('pino-pretty');
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'MODULE_NOT_FOUND') return undefined;
+    throw error;
+  }
+  return pretty({
+    sync: true,
+    singleLine: true,
+    colorize: process.stdout.isTTY === true,
+    translateTime: 'SYS:HH:MM:ss',
+    ignore: 'pid,hostname,name',
+    customPrettifiers: { level: (_value, _key, _log, { labelColorized }) => `${labelColorized} ${name}` },
+  });
+}

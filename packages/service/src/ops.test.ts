@@ -1,0 +1,76 @@
+import { pino } from 'pino';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import type { Listening } from './http-server.ts';
+import { type Check, startOpsServer } from './ops.ts';
+
+let ops: Listening;
+let stopping: AbortController;
+let lines: string[];
+const checks: Record<string, Check> = {};
+
+beforeEach(async () => {
+  stopping = new AbortController();
+  lines = [];
+  const logger = pino({}, { write: (line: string) => void lines.push(JSON.parse(line).msg) });
+  ops = await startOpsServer({ port: 0, host: '127.0.0.1', checks, logger, stopping: stopping.signal });
+});
+afterEach(() => ops.close());
+
+async function get(path: string, method = 'GET') {
+  const response = await fetch(`http://127.0.0.1:${ops.port}${path}`, { method });
+  return { status: response.status, body: method === 'HEAD' ? await response.text() : await response.json() };
+}
+
+describe('readyz', () => {
+  it('is 200 while every dependency answers', async () => {
+    checks['database'] = async () => {};
+    expect(await get('/readyz')).toEqual({ status: 200, body: { ready: true, checks: { database: 'ok' } } });
+    expect(await get('/readyz', 'HEAD')).toEqual({ status: 200, body: '' });
+  });
+
+  it('is 503 with the code of what is missing, without its message, and logs the change both ways', async () => {
+    checks['database'] = () => Promise.reject(Object.assign(new Error('password s3cret'), { code: 'ECONNREFUSED' }));
+    expect(await get('/readyz')).toEqual({ status: 503, body: { ready: false, checks: { database: 'ECONNREFUSED' } } });
+    await get('/readyz');
+    checks['database'] = () => {
+      throw new Error('password s3cret');
+    };
+    expect((await get('/readyz')).body).toEqual({ ready: false, checks: { database: 'failed' } });
+    checks['database'] = async () => {};
+    expect((await get('/readyz')).status).toBe(200);
+    expect(lines).toEqual(['Not ready (database: ECONNREFUSED)', 'Not ready (database: failed)', 'Ready']);
+  });
+
+  it('does not wait for a dependency that hangs', async () => {
+    checks['database'] = () => new Promise(() => {});
+    expect(await get('/readyz')).toEqual({ status: 503, body: { ready: false, checks: { database: 'timeout' } } });
+  });
+
+  it('is 503 once the process is stopping', async () => {
+    checks['database'] = async () => {};
+    stopping.abort();
+    expect(await get('/readyz')).toMatchObject({ status: 503, body: { ready: false, stopping: true } });
+  });
+});
+
+it('livez is 200 whatever the dependencies do', async () => {
+  checks['database'] = () => new Promise(() => {});
+  stopping.abort();
+  expect(await get('/livez?probe=1')).toEqual({ status: 200, body: { live: true } });
+});
+
+it('answers 404 elsewhere and 405 to what does not read', async () => {
+  expect((await get('/')).status).toBe(404);
+  expect((await get('/livez', 'POST')).status).toBe(405);
+});
+
+it('says so when its port is taken', async () => {
+  const second = startOpsServer({
+    port: ops.port,
+    host: '127.0.0.1',
+    checks,
+    logger: pino({ level: 'silent' }),
+    stopping: stopping.signal,
+  });
+  await expect(second).rejects.toThrow(expect.objectContaining({ code: 'EADDRINUSE' }));
+});

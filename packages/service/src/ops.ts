@@ -1,0 +1,63 @@
+import { createServer, type RequestListener } from 'node:http';
+import type { Logger } from 'pino';
+import { reasonCode } from './errors.ts';
+import { type Listening, type ListenSettings, listen } from './http-server.ts';
+
+/** Resolves when the dependency answers. The code of what it throws is shown to whoever asks; its message is not. */
+export type Check = () => Promise<unknown> | unknown;
+
+export interface OpsSettings extends ListenSettings {
+  readonly checks: Readonly<Record<string, Check>>;
+  readonly logger: Logger;
+  /** Once aborted, the process is not ready, whatever its dependencies say: a load balancer should send nothing more. */
+  readonly stopping: AbortSignal;
+}
+
+/** Milliseconds for one check: less than the second or more that whoever probes will wait. */
+const CHECK_TIMEOUT_MS = 1_000;
+
+/**
+ * Serves the probes of a process, on a port of their own, so that they are not open to whoever may call the service:
+ * `/livez` answers 200 while the event loop turns and asks nobody, since restarting a process does not cure its database;
+ * `/readyz` answers 200, or 503 and which dependency is missing. Logs each change from ready to not ready and back.
+ */
+export async function startOpsServer({ checks, logger, stopping, ...address }: OpsSettings): Promise<Listening> {
+  let last = '';
+  const readiness = async () => {
+    const results = await Promise.all(
+      Object.entries(checks).map(async ([name, check]) => [name, await outcome(check)] as const),
+    );
+    const missing = results.filter(([, result]) => result !== 'ok').map(([name, result]) => `${name}: ${result}`);
+    const ready = missing.length === 0 && !stopping.aborted;
+    const now = stopping.aborted ? 'stopping' : missing.join(', ');
+    if (now !== last) logger[ready ? 'info' : 'warn'](ready ? 'Ready' : `Not ready (${now})`);
+    last = now;
+    return { ready, ...(stopping.aborted ? { stopping: true } : {}), checks: Object.fromEntries(results) };
+  };
+
+  const answer: RequestListener = async (request, response) => {
+    const send = (status: number, body: unknown, headers: Record<string, string> = {}) =>
+      response
+        .writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store', ...headers })
+        .end(request.method === 'HEAD' ? undefined : `${JSON.stringify(body)}\n`);
+    const path = request.url?.split('?', 1)[0];
+    if (path !== '/livez' && path !== '/readyz') return send(404, { error: 'Here are /livez and /readyz' });
+    if (request.method !== 'GET' && request.method !== 'HEAD') return send(405, {}, { allow: 'GET, HEAD' });
+    if (path === '/livez') return send(200, { live: true });
+    const result = await readiness();
+    return send(result.ready ? 200 : 503, result);
+  };
+  return listen(createServer(answer), address);
+}
+
+async function outcome(check: Check): Promise<string> {
+  const late = Promise.withResolvers<string>();
+  const timer = setTimeout(() => late.resolve('timeout'), CHECK_TIMEOUT_MS);
+  try {
+    return await Promise.race([Promise.resolve(check()).then(() => 'ok'), late.promise]);
+  } catch (error) {
+    return reasonCode(error);
+  } finally {
+    clearTimeout(timer);
+  }
+}
