@@ -1,0 +1,23 @@
+/** Stable codes of this package; each has a line in docs/errors.md. */
+export type BrokerErrorCode =
+  | 'ONCEBOX_INVALID_BROKER_URL'
+  | 'ONCEBOX_BROKER_CLOSED'
+  | 'ONCEBOX_BROKER_LOST'
+  | 'ONCEBOX_TOPOLOGY_MISMATCH';
+
+export class BrokerError extends Error {
+  override readonly name = 'BrokerError';
+  readonly code: BrokerErrorCode;
+
+  constructor(code: BrokerErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+}
+
+/** What a log line says of an error: its code where it has one (`ECONNREFUSED`, `404`), for amqplib's handshake errors their text. */
+export function reasonOf(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const code: unknown = Reflect.get(error, 'code');
+  return typeof code === 'string' ? code : error.message;
+}

@@ -1,0 +1,7 @@
+export { type Broker, connectBroker } from './broker.ts';
+export type { Outcome } from './confirms.ts';
+export { type Consumer, type ConsumerOptions, startConsumer } from './consumer.ts';
+export { BrokerError, type BrokerErrorCode } from './errors.ts';
+export type { Logger } from './logger.ts';
+export { createPublisher, type Publisher } from './publisher.ts';
+export type { ConnectionState } from './supervisor.ts';
