@@ -1,0 +1,41 @@
+import { defineMessage } from '@oncebox/message';
+import { describe, expect, test } from 'vitest';
+import { z } from 'zod';
+import { defineConsumer, on } from './consumer.ts';
+
+const contract = (type: string, version: number, routingKey: string) =>
+  defineMessage({
+    type,
+    version,
+    aggregateType: 'thing',
+    aggregateId: () => 'x',
+    routingKey,
+    payload: z.strictObject({ a: z.int() }),
+  });
+const nothing = { handle: async () => undefined };
+
+describe('defineConsumer', () => {
+  test('two versions of one message are two handlers of one routing key', () => {
+    const [v1, v2] = [contract('Moved', 1, 'thing.moved'), contract('Moved', 2, 'thing.moved')];
+    const consumer = defineConsumer({ name: 'reader', handlers: [on(v1, nothing), on(v2, nothing)] });
+    expect(consumer.routingKeys).toEqual(['thing.moved']);
+    expect(consumer.handlingOf('Moved', 2)?.contract).toBe(v2);
+    expect(consumer.handlingOf('Moved', 3)).toBeUndefined();
+  });
+
+  test('two handlers of one version are refused, as one would never run', () => {
+    const handlers = [on(contract('Moved', 1, 'a'), nothing), on(contract('Moved', 1, 'b'), nothing)];
+    expect(() => defineConsumer({ name: 'reader', handlers })).toThrow('two handlers for Moved v1');
+  });
+
+  test('a consumer that handles nothing is refused', () => {
+    expect(() => defineConsumer({ name: 'reader', handlers: [] })).toThrow('handles nothing');
+  });
+
+  test.each(['', 'Reader', '1st', 'a b', 'ä', 'x'.repeat(101)])('the name %j is refused', (name) => {
+    const handlers = [on(contract('Moved', 1, 'a'), nothing)];
+    expect(() => defineConsumer({ name, handlers })).toThrow(
+      expect.objectContaining({ code: 'ONCEBOX_INVALID_CONSUMER' }),
+    );
+  });
+});

@@ -1,0 +1,100 @@
+import { randomUUID } from 'node:crypto';
+import { MessageError, type Received, type Verdict } from '@oncebox/message';
+import { isDuplicateKey, isUnavailable, type Pool, type Transaction, transaction } from '@oncebox/mysql';
+import type { Consumer, Work } from './consumer.ts';
+import { NonRetryableError } from './errors.ts';
+
+export interface Inbox {
+  /**
+   * Handles a message once: records its id and does its handler's work in one READ COMMITTED transaction. Never rejects; the
+   * verdict says whether to acknowledge the message, to try again later, to give up, or to wait for the database.
+   */
+  process(received: Received): Promise<Verdict>;
+  /**
+   * Writes into the inbox and rolls back, which a server that answers but takes no writes refuses.
+   *
+   * @throws what the database says when nothing could be processed now.
+   */
+  probe(): Promise<void>;
+}
+
+/** Thrown through a transaction to roll it back. */
+const ROLLBACK = Symbol('rollback');
+
+export function createInbox(pool: Pool, consumer: Consumer): Inbox {
+  return {
+    async process(received) {
+      const { type, version } = received;
+      const handling = consumer.handlingOf(type, version);
+      // Later rather than never: during a deployment the next worker may know it.
+      if (handling === undefined) return retry(unknownMessage(consumer.name, type, version));
+
+      let prepare: () => Promise<Work>;
+      try {
+        prepare = handling.read(received);
+      } catch (error) {
+        return { kind: 'dead', error: asError(error) };
+      }
+      let work: Work;
+      try {
+        work = await prepare();
+      } catch (error) {
+        return failed(error);
+      }
+      try {
+        await transaction(pool, async (tx) => {
+          await record(tx, consumer.name, received.id);
+          await work(tx);
+        });
+        return { kind: 'handled' };
+      } catch (error) {
+        if (error === ROLLBACK) return { kind: 'duplicate' };
+        // A commit of unknown outcome is among these: the message comes again, and its row then tells whether it was done.
+        return isUnavailable(error) ? { kind: 'unavailable', error: asError(error) } : failed(error);
+      }
+    },
+
+    async probe() {
+      const attempt = transaction(
+        pool,
+        async (tx) => {
+          await record(tx, consumer.name, `probe ${randomUUID()}`);
+          throw ROLLBACK;
+        },
+        { attempts: 1, timeoutMs: 5_000 },
+      );
+      await attempt.catch((error) => {
+        if (error !== ROLLBACK) throw error;
+      });
+    },
+  };
+}
+
+/**
+ * First of all, so that of two copies of a message the second waits here for the first to end. Looking first and inserting
+ * later would let both pass, and INSERT IGNORE would take any other error for a duplicate.
+ *
+ * @throws ROLLBACK for a message that is recorded already. Only here is 1062 a duplicate: in a handler it is a failure.
+ */
+async function record(tx: Transaction, consumer: string, messageId: string): Promise<void> {
+  try {
+    await tx.execute('INSERT INTO processed_messages (consumer, message_id) VALUES (?, ?)', [
+      consumer,
+      Buffer.from(messageId, 'utf8'),
+    ]);
+  } catch (error) {
+    throw isDuplicateKey(error) ? ROLLBACK : error;
+  }
+}
+
+const retry = (error: Error): Verdict => ({ kind: 'retry', error });
+const failed = (error: unknown): Verdict =>
+  error instanceof NonRetryableError ? { kind: 'dead', error } : retry(asError(error));
+const asError = (value: unknown): Error =>
+  value instanceof Error ? value : new Error(`not an Error: ${typeof value}`);
+
+const unknownMessage = (consumer: string, type: string, version: number): MessageError =>
+  new MessageError(
+    'ONCEBOX_UNKNOWN_MESSAGE',
+    `${consumer} handles no ${type} v${version}: add on(<its contract>, { handle }), or unbind its queue from that key`,
+  );
