@@ -1,0 +1,27 @@
+import type { Pool } from '@oncebox/mysql';
+import type { Logger } from '@oncebox/service';
+import express, { type Express } from 'express';
+import { customerRoutes } from './customers/routes.ts';
+import { docsRoutes } from './docs/routes.ts';
+import { errorHandler, noRoute } from './error-handler.ts';
+import { readLineage } from './lineage.ts';
+import { logRequests } from './request-log.ts';
+
+export interface AppSettings {
+  readonly pool: Pool;
+  readonly logger: Logger;
+}
+
+export function createApp({ pool, logger }: AppSettings): Express {
+  const app = express();
+  app.disable('x-powered-by');
+  // An ETag is the version of a customer here, never a hash that Express makes of a body.
+  app.disable('etag');
+  app.use(readLineage, logRequests(logger), (_request, response, next) => {
+    response.set('x-content-type-options', 'nosniff');
+    next();
+  });
+  app.use(customerRoutes(pool), docsRoutes());
+  app.use(noRoute, errorHandler);
+  return app;
+}

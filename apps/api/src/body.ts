@@ -1,0 +1,54 @@
+import express, { type RequestHandler } from 'express';
+import type { z } from 'zod';
+import { Problem } from './problem.ts';
+
+const raw = express.raw({ type: () => true, limit: '100kb', inflate: false });
+const utf8 = new TextDecoder('utf-8', { fatal: true });
+
+/** `application/json`, with `charset=utf-8` or nothing, which means the same: JSON has no other encoding (RFC 8259). */
+const JSON_TYPE = /^application\/json\s*(;\s*charset=("utf-8"|utf-8)\s*)?;?\s*$/i;
+
+/**
+ * Reads the body as JSON, any JSON: what shape it must have is for the resource to say.
+ *
+ * Not express.json(): it leaves a body of another type unread as if there were none, takes an empty one for `{}`, and
+ * replaces bytes that are not UTF-8 instead of refusing them.
+ */
+export const jsonBody: RequestHandler[] = [
+  (request, _response, next) => {
+    if (!JSON_TYPE.test(request.get('content-type') ?? '')) {
+      throw new Problem('unsupported-media-type', { headers: { accept: 'application/json' } });
+    }
+    next();
+  },
+  raw,
+  (request, _response, next) => {
+    try {
+      request.body = JSON.parse(utf8.decode(Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0)));
+    } catch {
+      // Not as the cause, nor its message: V8 quotes the text, which is personal data.
+      throw new Problem('malformed-json');
+    }
+    next();
+  },
+];
+
+/**
+ * @throws Problem invalid-fields, with one entry for each field that is wrong, missing or not known.
+ */
+export function parseBody<Schema extends z.ZodType>(schema: Schema, body: unknown): z.output<Schema> {
+  const parsed = schema.safeParse(body);
+  if (parsed.success) return parsed.data;
+  const messages = new Map<string, string>();
+  for (const issue of parsed.error.issues) {
+    const fields = issue.code === 'unrecognized_keys' ? issue.keys : [issue.path.map(String).join('/')];
+    const message = issue.code === 'unrecognized_keys' ? 'is not a field of this resource' : issue.message;
+    for (const field of fields) if (!messages.has(field)) messages.set(field, message);
+  }
+  const errors = [...messages].map(([field, message]) => ({ pointer: pointerTo(field), field, message }));
+  const named = errors.map(({ field, message }) => `${field === '' ? 'the body' : field} ${message}`).join('; ');
+  throw new Problem('invalid-fields', { detail: `Nothing was changed: ${named}.`, errors });
+}
+
+const pointerTo = (field: string): string =>
+  field === '' ? '#' : `#/${encodeURIComponent(field.replaceAll('~', '~0').replaceAll('/', '~1'))}`;
