@@ -1,0 +1,42 @@
+# Wants GNU make and any Node from 20 on; the Node that runs the code is the one that npm installs, node_modules/.bin/node.
+export PATH := $(CURDIR)/node_modules/.bin:$(PATH)
+NODE := node_modules/.bin/node
+# Later files win over earlier ones, and the real environment over both.
+WITH_ENV := $(NODE) --env-file=.env.example $(if $(wildcard .env),--env-file=.env)
+INSTALLED := node_modules/.package-lock.json
+
+.DEFAULT_GOAL := help
+.PHONY: help dev test infras down migrate build lint clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+dev: migrate ## run api, relay and worker here, with readable logs; Ctrl-C stops them
+	$(WITH_ENV) deploy/dev.ts
+
+test: $(INSTALLED) ## run every test on servers of its own; ARGS="--project unit" passes arguments to vitest
+	node_modules/.bin/vitest run $(ARGS)
+
+infras: $(INSTALLED) ## bring up MySQL and RabbitMQ: given by URL, in Docker, or from Debian's packages
+	@$(NODE) deploy/infra/main.ts up
+
+down: $(INSTALLED) ## stop what `make infras` brought up; the data stays
+	@$(NODE) deploy/infra/main.ts down
+
+migrate: infras ## bring the schemas and their users up to date
+	@$(WITH_ENV) deploy/migrate.ts
+
+build: ## build the image of every app
+	docker compose build
+
+lint: $(INSTALLED) ## check style and types
+	npm run lint
+
+clean: $(INSTALLED) ## stop everything and remove it, data and Docker volumes too
+	@$(NODE) deploy/infra/main.ts clean
+
+# npm writes this file last, so it is older than package-lock.json exactly when an installation is due. Only errors are
+# shown: the npm at hand warns that its own Node is too old for what it installs, but that Node runs none of it.
+$(INSTALLED): package-lock.json
+	npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
