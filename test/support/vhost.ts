@@ -1,0 +1,78 @@
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { type Channel, connect } from 'amqplib';
+import type { Servers } from '../../deploy/infra/servers.ts';
+
+/** A virtual host of its own for one test file: files run side by side on one broker and must not meet. */
+export interface Vhost {
+  readonly amqpUrl: string;
+  /** A new channel on a connection of the test's own, to declare, bind, publish and read with. */
+  channel(): Promise<Channel>;
+  /** Messages that are ready in the queue; 0 while it does not exist. By AMQP, because the management API's numbers are seconds old. */
+  depth(queue: string): Promise<number>;
+  /** Waits until the management API knows connections of this name, then has the broker close them, as an operator would. */
+  closeConnections(name: string): Promise<void>;
+  drop(): Promise<void>;
+}
+
+export async function createVhost({ amqpUrl, managementUrl }: Servers): Promise<Vhost> {
+  const name = `test-${randomUUID()}`;
+  const management = new URL(managementUrl);
+  const authorization = `Basic ${Buffer.from(`${management.username}:${management.password}`).toString('base64')}`;
+  const api = async (method: string, path: string, body?: object): Promise<unknown> => {
+    const response = await fetch(new URL(`/api/${path}`, `http://${management.host}`), {
+      method,
+      headers: { authorization, 'content-type': 'application/json' },
+      ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+    });
+    if (!response.ok && response.status !== 404) throw new Error(`${method} ${path}: ${response.status}`);
+    return method === 'GET' && response.ok ? response.json() : undefined;
+  };
+
+  const url = new URL(amqpUrl);
+  url.pathname = `/${name}`;
+  await api('PUT', `vhosts/${name}`);
+  await api('PUT', `permissions/${name}/${url.username}`, { configure: '.*', write: '.*', read: '.*' });
+  const connection = await connect(url.href, { clientProperties: { connection_name: 'test itself' } });
+  connection.on('error', () => undefined); // the vhost is deleted under it in the end
+
+  const channel = async (): Promise<Channel> => {
+    const opened = await connection.createChannel();
+    opened.on('error', () => undefined); // the call that caused it rejects
+    return opened;
+  };
+
+  return {
+    amqpUrl: url.href,
+    channel,
+    async depth(queue) {
+      const probe = await channel();
+      try {
+        const { messageCount } = await probe.checkQueue(queue);
+        await probe.close();
+        return messageCount;
+      } catch (error) {
+        if (error instanceof Error && Reflect.get(error, 'code') === 404) return 0; // it closed the channel, too
+        throw error;
+      }
+    },
+    async closeConnections(connectionName) {
+      const deadline = Date.now() + 30_000;
+      for (;;) {
+        const listed = await api('GET', `vhosts/${name}/connections`);
+        const found = Array.isArray(listed) ? listed.filter((each) => nameOf(each) === connectionName) : [];
+        for (const each of found) await api('DELETE', `connections/${encodeURIComponent(each.name)}`);
+        if (found.length > 0) return;
+        if (Date.now() > deadline) throw new Error(`The broker lists no connection named ${connectionName}`);
+        await sleep(100);
+      }
+    },
+    async drop() {
+      await connection.close();
+      await api('DELETE', `vhosts/${name}`);
+    },
+  };
+}
+
+const nameOf = (listed: { client_properties?: { connection_name?: unknown } }): unknown =>
+  listed.client_properties?.connection_name;
