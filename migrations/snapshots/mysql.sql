@@ -1,5 +1,12 @@
 -- shop
 
+CREATE TABLE `consumers` (
+  `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `type` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `since` datetime(6) NOT NULL DEFAULT (utc_timestamp(6)),
+  PRIMARY KEY (`consumer`,`type`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
+
 CREATE TABLE `customers` (
   `id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   `email` varchar(254) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
@@ -13,6 +20,42 @@ CREATE TABLE `customers` (
   CONSTRAINT `customers_email_given` CHECK ((char_length(`email`) > 0)),
   CONSTRAINT `customers_name_given` CHECK ((char_length(`name`) > 0)),
   CONSTRAINT `customers_version` CHECK ((`version` >= 1))
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
+
+CREATE TABLE `dead_letters` (
+  `id` bigint unsigned NOT NULL AUTO_INCREMENT,
+  `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `message_id` varbinary(255) DEFAULT NULL,
+  `type` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL,
+  `version` int unsigned DEFAULT NULL,
+  `routing_key` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `properties` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `body` longblob NOT NULL,
+  `reason` varchar(500) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `error_class` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL,
+  `attempts` int unsigned NOT NULL,
+  `first_failed_at` datetime(6) DEFAULT NULL,
+  `last_failed_at` datetime(6) DEFAULT NULL,
+  `occurred_at` datetime(6) DEFAULT NULL,
+  `state` enum('dead','replay','replayed','discarded') NOT NULL DEFAULT 'dead',
+  `created_at` datetime(6) NOT NULL DEFAULT (utc_timestamp(6)),
+  `updated_at` datetime(6) NOT NULL DEFAULT (utc_timestamp(6)),
+  `copy_hash` binary(32) NOT NULL,
+  PRIMARY KEY (`id`),
+  UNIQUE KEY `dead_letters_copy` (`consumer`,`copy_hash`),
+  KEY `dead_letters_state` (`state`,`consumer`,`id`),
+  KEY `dead_letters_message` (`message_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
+
+CREATE TABLE `idempotency_keys` (
+  `idempotency_key` varbinary(255) NOT NULL,
+  `request_hash` binary(32) NOT NULL,
+  `status` smallint unsigned NOT NULL,
+  `response_headers` text CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `response_body` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `created_at` datetime(6) NOT NULL DEFAULT (utc_timestamp(6)),
+  PRIMARY KEY (`idempotency_key`),
+  KEY `idempotency_keys_age` (`created_at`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
 
 CREATE TABLE `outbox` (
@@ -45,6 +88,7 @@ CREATE TABLE `outbox` (
 
 CREATE TABLE `outbox_partition` (
   `partition_id` tinyint unsigned NOT NULL,
+  `forgotten_before` datetime(6) DEFAULT NULL,
   PRIMARY KEY (`partition_id`),
   CONSTRAINT `outbox_partition_id` CHECK ((`partition_id` < 16))
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
@@ -68,6 +112,12 @@ CREATE TABLE `processed_messages` (
   KEY `processed_messages_age` (`processed_at`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
 
+CREATE TABLE `retention` (
+  `name` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `forgotten_before` datetime(6) DEFAULT NULL,
+  PRIMARY KEY (`name`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
+
 CREATE TABLE `schema_migrations` (
   `set_name` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   `name` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
@@ -81,6 +131,13 @@ CREATE TABLE `schema_migrations` (
 
 -- fulfilment
 
+CREATE TABLE `consumers` (
+  `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `type` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `since` datetime(6) NOT NULL DEFAULT (utc_timestamp(6)),
+  PRIMARY KEY (`consumer`,`type`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
+
 CREATE TABLE `customer_directory` (
   `customer_id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   `name` varchar(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
@@ -89,6 +146,31 @@ CREATE TABLE `customer_directory` (
   `updated_at` datetime(6) NOT NULL DEFAULT (utc_timestamp(6)),
   PRIMARY KEY (`customer_id`),
   CONSTRAINT `customer_directory_version` CHECK ((`version` >= 1))
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
+
+CREATE TABLE `dead_letters` (
+  `id` bigint unsigned NOT NULL AUTO_INCREMENT,
+  `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `message_id` varbinary(255) DEFAULT NULL,
+  `type` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL,
+  `version` int unsigned DEFAULT NULL,
+  `routing_key` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `properties` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `body` longblob NOT NULL,
+  `reason` varchar(500) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `error_class` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL,
+  `attempts` int unsigned NOT NULL,
+  `first_failed_at` datetime(6) DEFAULT NULL,
+  `last_failed_at` datetime(6) DEFAULT NULL,
+  `occurred_at` datetime(6) DEFAULT NULL,
+  `state` enum('dead','replay','replayed','discarded') NOT NULL DEFAULT 'dead',
+  `created_at` datetime(6) NOT NULL DEFAULT (utc_timestamp(6)),
+  `updated_at` datetime(6) NOT NULL DEFAULT (utc_timestamp(6)),
+  `copy_hash` binary(32) NOT NULL,
+  PRIMARY KEY (`id`),
+  UNIQUE KEY `dead_letters_copy` (`consumer`,`copy_hash`),
+  KEY `dead_letters_state` (`state`,`consumer`,`id`),
+  KEY `dead_letters_message` (`message_id`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
 
 CREATE TABLE `emails` (
@@ -133,6 +215,7 @@ CREATE TABLE `outbox` (
 
 CREATE TABLE `outbox_partition` (
   `partition_id` tinyint unsigned NOT NULL,
+  `forgotten_before` datetime(6) DEFAULT NULL,
   PRIMARY KEY (`partition_id`),
   CONSTRAINT `outbox_partition_id` CHECK ((`partition_id` < 16))
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
@@ -154,6 +237,12 @@ CREATE TABLE `processed_messages` (
   `processed_at` datetime(6) NOT NULL DEFAULT (utc_timestamp(6)),
   PRIMARY KEY (`consumer`,`message_id`),
   KEY `processed_messages_age` (`processed_at`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
+
+CREATE TABLE `retention` (
+  `name` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `forgotten_before` datetime(6) DEFAULT NULL,
+  PRIMARY KEY (`name`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
 
 CREATE TABLE `schema_migrations` (

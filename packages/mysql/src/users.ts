@@ -17,6 +17,9 @@ const MESSAGING: Readonly<Record<string, Readonly<Record<Role, string>>>> = {
   outbox_partition: { service: '', relay: 'SELECT, UPDATE' },
   outbox_waiting: { service: '', relay: 'SELECT, INSERT, UPDATE, DELETE' },
   processed_messages: { service: 'SELECT, INSERT, DELETE', relay: '' },
+  dead_letters: { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' },
+  consumers: { service: 'SELECT, INSERT, DELETE', relay: '' },
+  retention: { service: 'SELECT, UPDATE', relay: '' },
 };
 const OWN: Readonly<Record<Role, string>> = { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' };
 

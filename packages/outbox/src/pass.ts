@@ -2,6 +2,7 @@ import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import { claim, type Heads, type ReadLimits, read, readDue, readHeads, type Work } from './claim.ts';
 import { type Dispatched, dispatch } from './dispatch.ts';
 import type { Publisher } from './publisher.ts';
+import { forget } from './retention.ts';
 import { keyOf, type OutboxRow } from './row.ts';
 import { type Backoff, dropStale, hold, park, postpone, settle, unblock } from './settle.ts';
 
@@ -64,6 +65,7 @@ export async function pass(
       const sendable = rows.filter((row) => !isBehind(row, heads));
       const dispatched = await dispatch(sendable, schema.name, publisher);
       await record(tx, dispatched, blocked, heads, settings);
+      if (settings.deleteRows && dispatched.confirmed.length > 0) await forget(tx, claimed);
       return {
         claimed,
         published: dispatched.confirmed.map((row) => row.id),

@@ -1,4 +1,4 @@
-import { type Pool, transaction } from '@oncebox/mysql';
+import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 
 const BATCH = 500;
@@ -16,16 +16,32 @@ export async function deleteExpired(pool: Pool, partition: number, retentionHour
   return await transaction(pool, async (tx) => {
     // Waits, where a lane would skip: under constant load the lock is never free for long, and a cleaner that skips would starve.
     await tx.query('SELECT partition_id FROM outbox_partition WHERE partition_id = ? FOR UPDATE', [partition]);
-    const [rows] = await tx.query<(RowDataPacket & { seq: string })[]>(
-      `SELECT CAST(seq AS CHAR) AS seq
-         FROM (SELECT seq, published_at FROM outbox FORCE INDEX (outbox_work)
+    const [rows] = await tx.query<(RowDataPacket & { seq: string; created_at: Date })[]>(
+      `SELECT CAST(seq AS CHAR) AS seq, created_at
+         FROM (SELECT seq, created_at, published_at FROM outbox FORCE INDEX (outbox_work)
                 WHERE state = 'published' AND held = 0 AND partition_id = ? ORDER BY seq LIMIT ${BATCH}) AS oldest
         WHERE published_at < TIMESTAMPADD(SECOND, ?, UTC_TIMESTAMP(6))`,
       [partition, -Math.round(retentionHours * 3600)],
     );
     if (rows.length === 0) return false;
+    await forget(tx, [partition], new Date(Math.max(...rows.map((row) => row.created_at.getTime())) + 1));
     // The state again: whatever this read, only a published row may go.
     await tx.query("DELETE FROM outbox WHERE seq IN (?) AND state = 'published'", [rows.map((row) => row.seq)]);
     return rows.length === BATCH;
   });
+}
+
+/**
+ * Writes down how far back these partitions remember: a message written before `before` may be gone, so its absence proves
+ * nothing. Never earlier than what is written already. The caller holds the partitions' locks.
+ *
+ * @param before undefined for now, where rows are deleted as they are published.
+ */
+export async function forget(tx: Transaction, partitions: readonly number[], before?: Date): Promise<void> {
+  await tx.query(
+    `UPDATE outbox_partition
+        SET forgotten_before = GREATEST(COALESCE(forgotten_before, '1000-01-01'), COALESCE(?, UTC_TIMESTAMP(6)))
+      WHERE partition_id IN (?)`,
+    [before ?? null, partitions],
+  );
 }

@@ -1,0 +1,175 @@
+import { createRelay, type Outcome, type Publisher } from '@oncebox/outbox';
+import type { RowDataPacket } from 'mysql2/promise';
+import { describe, expect, it, vi } from 'vitest';
+import {
+  add,
+  admin,
+  channel,
+  drain,
+  newRelay,
+  PUBLISHER,
+  QUEUE,
+  quiet,
+  rows,
+  Step,
+  schemas,
+  seen,
+  states,
+  steps,
+  Unheard,
+  useRelays,
+  vhost,
+  Whisper,
+} from '../support/walks.ts';
+
+useRelays();
+
+describe('the relay, when something fails,', () => {
+  it('keeps a message pending that no queue is bound for, holds its key behind it, and lets the others pass', async () => {
+    await add(
+      Unheard.message({ walk: 'a', step: 1 }),
+      Step.message({ walk: 'a', step: 2 }),
+      Step.message({ walk: 'b', step: 1 }),
+    );
+    const relay = newRelay({ backoff: { firstMs: 1, mostMs: 1 } });
+    await relay.runOnce();
+    await vi.waitFor(() => expect(steps()).toEqual(['b1']));
+    expect(await states()).toEqual(['Unheard1 pending held', 'Step2 pending held', 'Step1 published']);
+    const [head, behind] = await rows();
+    expect(head).toMatchObject({ attempts: 1, last_error: expect.stringContaining('returned') });
+    expect(behind).toMatchObject({ attempts: 0, last_error: null });
+
+    // What comes later to the same key waits too, at no attempt.
+    await add(Step.message({ walk: 'a', step: 3 }));
+    await vi.waitFor(async () => {
+      await relay.runOnce();
+      expect(await states()).toEqual([
+        'Unheard1 pending held',
+        'Step2 pending held',
+        'Step1 published',
+        'Step3 pending held',
+      ]);
+    });
+
+    // Once a queue is there, all go, in order.
+    await channel.bindQueue(QUEUE, 'oncebox.events', 'walk.unheard');
+    await vi.waitFor(async () => {
+      await relay.runOnce();
+      expect(steps()).toEqual(['b1', 'a1', 'a2', 'a3']);
+    });
+    expect(new Set((await rows()).map((row) => `${row['state']} ${row['held']}`))).toEqual(new Set(['published 0']));
+    const [waiting] = await admin.query<RowDataPacket[]>('SELECT * FROM outbox_waiting');
+    expect(waiting).toEqual([]);
+  });
+
+  it('doubles the pause after each refusal, up to its limit', async () => {
+    await add(Unheard.message({ walk: 'a', step: 1 }));
+    const relay = newRelay({ backoff: { firstMs: 60_000, mostMs: 100_000 } });
+    const pauses: number[] = [];
+    for (let attempt = 1; attempt <= 3; attempt++) {
+      await relay.runOnce();
+      const [[row]] = await admin.query<RowDataPacket[]>(
+        'SELECT attempts, TIMESTAMPDIFF(SECOND, UTC_TIMESTAMP(6), available_at) AS pause FROM outbox',
+      );
+      expect(row?.['attempts']).toBe(attempt);
+      pauses.push(Number(row?.['pause']));
+      expect(await relay.runOnce()).toEqual([]);
+      await admin.query('UPDATE outbox_waiting SET due_at = UTC_TIMESTAMP(6)');
+    }
+    // Between half and all of 60, 100 and 100 s; a second for what the test itself takes.
+    for (const [index, most] of [60, 100, 100].entries()) {
+      expect(pauses[index]).toBeGreaterThanOrEqual(most / 2 - 2);
+      expect(pauses[index]).toBeLessThanOrEqual(most);
+    }
+  });
+
+  it('counts an optional message as sent when nobody listens', async () => {
+    await add(Whisper.message({ walk: 'a', step: 1 }));
+    await drain(newRelay());
+    expect(await states()).toEqual(['Whisper1 published']);
+  });
+
+  it('parks a row that can never be sent, and its key holds or goes on as the row says', async () => {
+    await add(Step.message({ walk: 'a', step: 1 }), Step.message({ walk: 'a', step: 2 }));
+    await add(
+      Step.message({ walk: 'b', step: 1 }),
+      Step.message({ walk: 'b', step: 2 }),
+      Step.message({ walk: 'c', step: 1 }),
+    );
+    await admin.query("UPDATE outbox SET headers = 'no JSON' WHERE payload LIKE '%:1}' AND aggregateid IN ('a', 'b')");
+    await admin.query("UPDATE outbox SET when_parked = 'continue' WHERE aggregateid = 'b'");
+    const relay = newRelay();
+    await drain(relay);
+    await vi.waitFor(() => expect(steps().sort()).toEqual(['b2', 'c1']));
+    expect(await states()).toEqual([
+      'Step1 parked held',
+      'Step2 pending held',
+      'Step1 parked',
+      'Step2 published',
+      'Step1 published',
+    ]);
+    expect((await rows())[0]?.['last_error']).toContain('ONCEBOX_INVALID_HEADERS');
+    await add(Step.message({ walk: 'a', step: 3 }));
+    await drain(relay);
+    expect((await states()).at(-1)).toBe('Step3 pending held');
+  });
+
+  it('settles nothing that is not confirmed, and frees its partitions with its session', async () => {
+    await add(Step.message({ walk: 'a', step: 1 }));
+    const asked = Promise.withResolvers<void>();
+    const never: Publisher = {
+      ready: true,
+      publish: () => {
+        asked.resolve();
+        return new Promise<Outcome>(() => undefined);
+      },
+    };
+    const stuck = createRelay({
+      databaseUrls: schemas.relayUrls.split(',').slice(0, 1),
+      publisher: never,
+      logger: quiet,
+    });
+    const interrupted = stuck.runOnce();
+    interrupted.catch(() => undefined);
+    await asked.promise;
+    expect(await states()).toEqual(['Step1 pending']);
+    const other = newRelay();
+    expect((await other.runOnce()).flatMap((result) => result.published)).toEqual([]);
+    // The one open transaction of the relay's user on this schema: as when its process dies.
+    const holder = await vi.waitFor(
+      async () => {
+        const [sessions] = await admin.query<RowDataPacket[]>(
+          `SELECT trx_mysql_thread_id AS id FROM information_schema.innodb_trx AS t
+             JOIN information_schema.processlist AS p ON p.id = t.trx_mysql_thread_id WHERE p.db = ?`,
+          [schemas.shop.name],
+        );
+        expect(sessions).toHaveLength(1);
+        return Number(sessions[0]?.['id']);
+      },
+      { timeout: 5_000, interval: 250 }, // the server renews innodb_trx only when nobody has looked for 100 ms
+    );
+    await admin.query(`KILL ${holder}`);
+    await vi.waitFor(async () => {
+      await other.runOnce();
+      expect(await states()).toEqual(['Step1 published']);
+    });
+  });
+
+  it('counts no attempt when the connection to the broker is cut, and sends again under the same id', async () => {
+    const relay = newRelay();
+    relay.start();
+    const expected = new Set<string>();
+    for (let step = 1; step <= 200; step++) {
+      const message = Step.message({ walk: `k${step % 7}-`, step });
+      expected.add(message.id);
+      await add(message);
+      if (step === 100) await vhost.closeConnections(PUBLISHER);
+    }
+    await vi.waitFor(() => expect(new Set(seen.map((message) => message.properties.messageId))).toEqual(expected), {
+      timeout: 30_000,
+    });
+    await vi.waitFor(async () =>
+      expect((await rows()).every((row) => row['state'] === 'published' && row['attempts'] === 0)).toBe(true),
+    );
+  });
+});
