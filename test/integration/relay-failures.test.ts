@@ -8,6 +8,7 @@ import {
   drain,
   newRelay,
   PUBLISHER,
+  pool,
   QUEUE,
   quiet,
   rows,
@@ -81,6 +82,61 @@ describe('the relay, when something fails,', () => {
       expect(pauses[index]).toBeGreaterThanOrEqual(most / 2 - 2);
       expect(pauses[index]).toBeLessThanOrEqual(most);
     }
+  });
+
+  it('drains what has piled up behind a refused message in a few passes, in order', async () => {
+    const steps40 = Array.from({ length: 40 }, (_, index) => Step.message({ walk: 'a', step: index + 2 }));
+    await add(Unheard.message({ walk: 'a', step: 1 }), ...steps40);
+    const relay = newRelay({ backoff: { firstMs: 1, mostMs: 1 } });
+    await relay.runOnce();
+    expect(new Set((await states()).map((state) => state.replace(/\d+/, '')))).toEqual(
+      new Set(['Unheard pending held', 'Step pending held']),
+    );
+    await channel.bindQueue(QUEUE, 'oncebox.events', 'walk.unheard');
+    await vi.waitFor(async () => expect(await relay.runOnce()).toHaveLength(1));
+    await vi.waitFor(() => expect(steps()).toEqual(Array.from({ length: 41 }, (_, index) => `a${index + 1}`)));
+  });
+
+  it('lets nothing pass a parked message when an earlier one, which committed late, has waited and gone', async () => {
+    const late = await pool.getConnection();
+    await late.beginTransaction();
+    await late.execute(
+      `INSERT INTO outbox (id, aggregatetype, aggregateid, type, version, payload, routing_key)
+       VALUES (UUID(), 'walk', 'a', 'Unheard', 1, '{"walk":"a","step":1}', 'walk.unheard')`,
+    );
+    const second = Step.message({ walk: 'a', step: 2 });
+    await add(second, Step.message({ walk: 'a', step: 3 }));
+    // By its id: an UPDATE that looked at every row would wait for the open transaction.
+    await admin.query("UPDATE outbox SET headers = 'no JSON' WHERE id = ?", [second.id]);
+    const relay = newRelay({ backoff: { firstMs: 1, mostMs: 1 } });
+    await relay.runOnce();
+    await late.commit();
+    late.release();
+    await vi.waitFor(async () => {
+      await relay.runOnce();
+      expect(await states()).toEqual(['Unheard1 pending held', 'Step2 parked held', 'Step3 pending held']);
+    });
+    await channel.bindQueue(QUEUE, 'oncebox.events', 'walk.unheard');
+    await vi.waitFor(async () => {
+      await relay.runOnce();
+      expect(await states()).toEqual(['Unheard1 published', 'Step2 parked held', 'Step3 pending held']);
+    });
+    expect(await relay.runOnce()).toEqual([]);
+    expect(steps()).toEqual(['a1']);
+  });
+
+  it('goes on with a key whose waiting head was deleted by hand', async () => {
+    await add(Unheard.message({ walk: 'a', step: 1 }), Step.message({ walk: 'a', step: 2 }));
+    const relay = newRelay({ backoff: { firstMs: 1, mostMs: 1 } });
+    await relay.runOnce();
+    await admin.query("DELETE FROM outbox WHERE type = 'Unheard'");
+    await vi.waitFor(async () => {
+      await relay.runOnce();
+      expect(steps()).toEqual(['a2']);
+    });
+    expect(await states()).toEqual(['Step2 published']);
+    const [waiting] = await admin.query<RowDataPacket[]>('SELECT * FROM outbox_waiting');
+    expect(waiting).toEqual([]);
   });
 
   it('counts an optional message as sent when nobody listens', async () => {

@@ -57,25 +57,81 @@ export async function claim(
   return claimed;
 }
 
+/**
+ * Locks one partition, and waits for it where a lane would skip: under constant load it is never free for long, and who skips
+ * would starve. A lane gives it back within a pass, which has a deadline.
+ */
+export async function lockPartition(tx: Transaction, partition: number): Promise<void> {
+  await tx.query('SELECT partition_id FROM outbox_partition WHERE partition_id = ? FOR UPDATE', [partition]);
+}
+
+export interface Due {
+  readonly seq: string;
+  readonly aggregatetype: string;
+  readonly aggregateid: string;
+}
+
 /** Held rows whose time has come, of the partitions that the caller has locked, longest due first. */
-export async function readDue(tx: Transaction, partitions: readonly number[], limit: number): Promise<string[]> {
-  const [rows] = await tx.query<(RowDataPacket & { seq: string })[]>(
-    `SELECT CAST(seq AS CHAR) AS seq FROM outbox_waiting
+export async function readDue(tx: Transaction, partitions: readonly number[], limit: number): Promise<Due[]> {
+  const [rows] = await tx.query<(RowDataPacket & Due)[]>(
+    `SELECT CAST(seq AS CHAR) AS seq, aggregatetype, aggregateid FROM outbox_waiting
       WHERE partition_id IN (?) AND due_at <= UTC_TIMESTAMP(6) ORDER BY due_at LIMIT ?`,
     [partitions, limit],
   );
-  return rows.map((row) => row.seq);
+  return rows;
+}
+
+/** With more keys than this due at once, each sends its head alone: the statement below has a part for each. */
+const CHAINED_KEYS = 50;
+/** Held rows of one key in a pass. Each waits for the confirm of the one before, and the whole pass for the last. */
+const CHAIN = 50;
+
+/**
+ * The held rows whose turn it is: of each key whose head is due, the head and what waits right behind it, up to a parked row.
+ * Without the rest of the chain, a key that piled up behind a failure would recover at one message a pass.
+ */
+export async function readInTurn(tx: Transaction, due: readonly Due[]): Promise<string[]> {
+  if (due.length === 0 || due.length > CHAINED_KEYS) return due.map(({ seq }) => seq);
+  const chains = due.map(
+    () => `(SELECT w.seq AS position, CAST(w.seq AS CHAR) AS seq, w.aggregatetype, w.aggregateid, o.state
+              FROM outbox_waiting AS w FORCE INDEX (outbox_waiting_key) STRAIGHT_JOIN outbox AS o ON o.seq = w.seq
+             WHERE w.aggregateid = ? AND w.aggregatetype = ? ORDER BY w.seq LIMIT ${CHAIN})`,
+  );
+  const [rows] = await tx.query<(RowDataPacket & Due & { state: string })[]>(
+    `${chains.join(' UNION ')} ORDER BY position`,
+    due.flatMap(({ aggregateid, aggregatetype }) => [aggregateid, aggregatetype]),
+  );
+  const dueNow = new Set(due.map(({ seq }) => seq));
+  const inTurn: string[] = [];
+  for (const chain of Map.groupBy(rows, keyOf).values()) {
+    const parked = chain.findIndex(({ state }) => state !== 'pending');
+    // An entry can be due and not its key's head: an earlier row may have committed late, and failed since.
+    if (!dueNow.has(chain[0]?.seq ?? '')) continue;
+    inTurn.push(...chain.slice(0, parked === -1 ? undefined : parked).map(({ seq }) => seq));
+  }
+  return inTurn;
+}
+
+/** Those of these entries whose row no longer waits: somebody deleted or settled it by hand. */
+export async function readStale(tx: Transaction, due: readonly Due[]): Promise<readonly Due[]> {
+  if (due.length === 0) return [];
+  const [rows] = await tx.query<(RowDataPacket & { seq: string })[]>(
+    "SELECT CAST(seq AS CHAR) AS seq FROM outbox WHERE seq IN (?) AND held = 1 AND state <> 'published'",
+    [due.map(({ seq }) => seq)],
+  );
+  const waiting = new Set(rows.map(({ seq }) => seq));
+  return due.filter(({ seq }) => !waiting.has(seq));
 }
 
 export interface ReadLimits {
-  /** Rows of all partitions together, and as many again of `due`. */
+  /** Rows of all partitions together, and as many again of those that are held. */
   readonly rows: number;
   /** Payload bytes of all partitions together. The first row of a partition is read whatever its size. */
   readonly bytes: number;
 }
 
 /**
- * Reads the ready rows of locked partitions, and the held rows `due`, in the order of `seq`.
+ * Reads the ready rows of locked partitions, and the held rows `inTurn`, in the order of `seq`.
  *
  * A plain read: it takes no lock and, at READ COMMITTED, keeps no read view, so purge goes on while the caller publishes. What
  * another relay settled before it freed a partition is seen, because the statement starts after the lock was given.
@@ -87,7 +143,7 @@ export async function read(
   tx: Transaction,
   partitions: readonly number[],
   floors: readonly string[],
-  due: readonly string[],
+  inTurn: readonly string[],
   limits: ReadLimits,
 ): Promise<OutboxRow[]> {
   const rowsEach = Math.ceil(limits.rows / partitions.length);
@@ -97,7 +153,7 @@ export async function read(
          WHERE state = 'pending' AND held = 0 AND partition_id = ${partition} AND seq > ? ORDER BY seq LIMIT ${rowsEach})`,
   );
   const retried =
-    due.length === 0
+    inTurn.length === 0
       ? []
       : [
           `(SELECT seq, partition_id, OCTET_LENGTH(payload) AS bytes FROM outbox
@@ -114,7 +170,7 @@ export async function read(
       ORDER BY o.seq`,
     [
       ...partitions.map((partition) => floors[partition] ?? '0'),
-      ...(due.length === 0 ? [] : [due]),
+      ...(inTurn.length === 0 ? [] : [inTurn]),
       Math.ceil(limits.bytes / partitions.length),
     ],
   );

@@ -1,10 +1,21 @@
 import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
-import { claim, type Heads, type ReadLimits, read, readDue, readHeads, type Work } from './claim.ts';
+import {
+  claim,
+  type Due,
+  type Heads,
+  type ReadLimits,
+  read,
+  readDue,
+  readHeads,
+  readInTurn,
+  readStale,
+  type Work,
+} from './claim.ts';
 import { type Dispatched, dispatch } from './dispatch.ts';
 import type { Publisher } from './publisher.ts';
 import { forget } from './retention.ts';
 import { keyOf, type OutboxRow } from './row.ts';
-import { type Backoff, dropStale, hold, park, postpone, settle, unblock } from './settle.ts';
+import { type Backoff, hold, park, postpone, settle, unblock, waitForHead } from './settle.ts';
 
 export interface PassSettings {
   readonly limits: ReadLimits;
@@ -57,14 +68,17 @@ export async function pass(
       if (claimed.length === 0) return { ...NOTHING, claimed };
       const dueHere = claimed.filter((partition) => request.due.has(partition));
       const due = dueHere.length === 0 ? [] : await readDue(tx, dueHere, settings.limits.rows);
-      const rows = await read(tx, claimed, request.floors, due, settings.limits);
-      if (due.length > rows.filter((row) => row.held === 1).length) await dropStale(tx, due);
+      const inTurn = await readInTurn(tx, due);
+      const rows = await read(tx, claimed, request.floors, inTurn, settings.limits);
       // Asked for only while anything waits, so that it costs nothing while nothing fails.
       const heads = rows[0]?.anything_waits === 1 ? await readHeads(tx, rows) : NO_HEADS;
-      const blocked = rows.filter((row) => isBehind(row, heads));
-      const sendable = rows.filter((row) => !isBehind(row, heads));
+      const turns = new Set(inTurn);
+      const isBlocked = (row: OutboxRow): boolean => isBehind(row, heads) && !turns.has(row.seq);
+      const blocked = rows.filter(isBlocked);
+      if (due.length > 0) await tidy(tx, due, rows, turns, blocked);
+      const sendable = rows.filter((row) => !isBlocked(row));
       const dispatched = await dispatch(sendable, schema.name, publisher);
-      await record(tx, dispatched, blocked, heads, settings);
+      await record(tx, dispatched, blocked, settings);
       if (settings.deleteRows && dispatched.confirmed.length > 0) await forget(tx, claimed);
       return {
         claimed,
@@ -94,13 +108,39 @@ const isBehind = (row: OutboxRow, heads: Heads): boolean => {
   return head !== undefined && BigInt(row.seq) > BigInt(head);
 };
 
-const isHead = (row: OutboxRow, heads: Heads): boolean => heads.get(keyOf(row)) === row.seq;
+/**
+ * Entries that are due and were not sent would be found due for ever: those that are not their key's head wait for it again, and
+ * those whose row was deleted or settled by hand go, so that the next one of their key can.
+ */
+async function tidy(
+  tx: Transaction,
+  due: readonly Due[],
+  rows: readonly OutboxRow[],
+  turns: ReadonlySet<string>,
+  blocked: readonly OutboxRow[],
+): Promise<void> {
+  const notHeads = new Set(blocked.map((row) => row.seq));
+  const outOfTurn = due.filter(({ seq }) => !turns.has(seq) || notHeads.has(seq));
+  await waitForHead(
+    tx,
+    outOfTurn.map(({ seq }) => seq),
+  );
+  const found = new Set(rows.map((row) => row.seq));
+  const stale = await readStale(
+    tx,
+    due.filter(({ seq }) => !found.has(seq)),
+  );
+  await unblock(
+    tx,
+    stale.map(({ seq }) => seq),
+    [...new Set(stale.map(({ aggregateid }) => aggregateid))],
+  );
+}
 
 async function record(
   tx: Transaction,
   { confirmed, refused, unsendable, behind }: Dispatched,
   blocked: readonly OutboxRow[],
-  heads: Heads,
   settings: PassSettings,
 ): Promise<void> {
   const seqs = (rows: readonly OutboxRow[]): string[] => rows.map((row) => row.seq);
@@ -111,6 +151,6 @@ async function record(
   for (const { row, reason } of unsendable) await park(tx, [row.seq], reason, row.when_parked === 'hold');
   await hold(tx, seqs([...behind, ...blocked].filter((row) => row.held === 0)));
   const passedOver = unsendable.map(({ row }) => row).filter((row) => row.when_parked === 'continue');
-  const gone = [...confirmed, ...passedOver].filter((row) => isHead(row, heads));
+  const gone = [...confirmed, ...passedOver].filter((row) => row.held === 1);
   await unblock(tx, seqs(gone), [...new Set(gone.map((row) => row.aggregateid))]);
 }

@@ -1,5 +1,6 @@
 import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
+import { lockPartition } from './claim.ts';
 
 const BATCH = 500;
 
@@ -14,8 +15,7 @@ const BATCH = 500;
  */
 export async function deleteExpired(pool: Pool, partition: number, retentionHours: number): Promise<boolean> {
   return await transaction(pool, async (tx) => {
-    // Waits, where a lane would skip: under constant load the lock is never free for long, and a cleaner that skips would starve.
-    await tx.query('SELECT partition_id FROM outbox_partition WHERE partition_id = ? FOR UPDATE', [partition]);
+    await lockPartition(tx, partition);
     const [rows] = await tx.query<(RowDataPacket & { seq: string; created_at: Date })[]>(
       `SELECT CAST(seq AS CHAR) AS seq, created_at
          FROM (SELECT seq, created_at, published_at FROM outbox FORCE INDEX (outbox_work)

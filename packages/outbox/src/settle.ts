@@ -90,12 +90,8 @@ export async function unblock(tx: Transaction, gone: Seqs, aggregateIds: readonl
   );
 }
 
-/** Drops due entries whose row was settled, released or deleted by hand: they would be found due for ever. */
-export async function dropStale(tx: Transaction, due: Seqs): Promise<void> {
-  await tx.query(
-    `DELETE w FROM outbox_waiting AS w FORCE INDEX (PRIMARY)
-       LEFT JOIN outbox AS o ON o.seq = w.seq AND o.state = 'pending' AND o.held = 1
-      WHERE w.seq IN (?) AND o.seq IS NULL`,
-    [due],
-  );
+/** These entries are not the head of their key: `unblock` makes them due when their turn comes. */
+export async function waitForHead(tx: Transaction, seqs: Seqs): Promise<void> {
+  if (seqs.length === 0) return;
+  await tx.query('UPDATE outbox_waiting FORCE INDEX (PRIMARY) SET due_at = NULL WHERE seq IN (?)', [seqs]);
 }
