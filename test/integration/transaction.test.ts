@@ -1,4 +1,4 @@
-import { createPool, errnoOf, fromConnection, type Pool, transaction } from '@oncebox/mysql';
+import { createPool, errnoOf, fromConnection, isUnavailable, type Pool, transaction } from '@oncebox/mysql';
 import { createConnection } from 'mysql2';
 import type { RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
@@ -139,6 +139,19 @@ describe('transaction', () => {
     blocker.release();
     await transaction(patient, (tx) => tx.execute('UPDATE account SET balance = balance + 1 WHERE id = 1'));
     await patient.end();
+  });
+
+  it('waits no longer than its deadline for a connection, and gives back the one that comes later', async () => {
+    const single = createPool(schemas.shop.adminUrl, { connections: 1 });
+    const holder = await single.getConnection();
+    let runs = 0;
+    const late = transaction(single, async () => ++runs, { timeoutMs: 50 });
+    await expect(late).rejects.toMatchObject({ code: 'ONCEBOX_NO_CONNECTION' });
+    await expect(late).rejects.toSatisfy(isUnavailable);
+    holder.release();
+    await transaction(single, async () => ++runs);
+    expect(runs).toBe(1);
+    await single.end();
   });
 
   it('refuses a query after its end, where it would commit by itself', async () => {

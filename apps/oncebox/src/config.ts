@@ -1,4 +1,4 @@
-import { type DatabaseUrl, parseDatabaseUrl } from '@oncebox/mysql';
+import { parseDatabaseUrl } from '@oncebox/mysql';
 import { ConfigError, databaseUrl, databaseUrls, loadConfig } from '@oncebox/service';
 import { z } from 'zod';
 import { UsageError } from './command.ts';
@@ -37,31 +37,27 @@ export function parseService(text: string): ServiceArgument {
 
 const ADMINISTRATOR_FORM = 'must read mysql://user:password@host:port';
 
-const administratorUrl = z
-  .string({ error: ADMINISTRATOR_FORM })
-  .refine((text) => readUrl(text) !== undefined, { error: ADMINISTRATOR_FORM });
+const administratorUrl = z.string({ error: ADMINISTRATOR_FORM }).refine(isDatabaseUrl, { error: ADMINISTRATOR_FORM });
 
-const namesAccount = (text: string): boolean => {
-  const { user = '', password = '' } = readUrl(text) ?? {};
-  return user !== '' && password !== '';
-};
 /** Without a password the user that we make would be open to everyone who reaches the server. */
-const ACCOUNT = { error: 'must name a user and a password' };
+const account = z.string().refine(
+  (text) => {
+    const { user, password } = parseDatabaseUrl(text);
+    return user !== '' && password !== '';
+  },
+  { error: 'must name a user and a password' },
+);
 
 /** Ends the process with a line that names the variable when one is missing or wrong. */
 export function loadMigrateConfig(requested: readonly ServiceArgument[]): MigrateConfig {
   const { MIGRATE_DATABASE_URL, RELAY_DATABASE_URLS } = loadConfig(
     z.object({
       MIGRATE_DATABASE_URL: administratorUrl,
-      RELAY_DATABASE_URLS: databaseUrls()
-        .refine((urls) => urls.every(namesAccount), ACCOUNT)
-        .default([]),
+      RELAY_DATABASE_URLS: databaseUrls().pipe(z.array(account)).default([]),
     }),
   );
   const urls = loadConfig(
-    z.object(
-      Object.fromEntries(requested.map(({ variable }) => [variable, databaseUrl().refine(namesAccount, ACCOUNT)])),
-    ),
+    z.object(Object.fromEntries(requested.map(({ variable }) => [variable, databaseUrl().pipe(account)]))),
   );
   const services = requested.map(({ variable, ...rest }) => {
     const url = String(urls[variable]);
@@ -88,10 +84,11 @@ function assertOnePasswordEach(urls: readonly string[]): void {
   }
 }
 
-function readUrl(text: string): DatabaseUrl | undefined {
+function isDatabaseUrl(text: string): boolean {
   try {
-    return parseDatabaseUrl(text);
+    parseDatabaseUrl(text);
+    return true;
   } catch {
-    return undefined; // its form is wrong, or a % in it escapes nothing
+    return false;
   }
 }

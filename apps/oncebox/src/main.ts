@@ -1,15 +1,28 @@
 #!/usr/bin/env node
 import { type Command, UsageError } from './command.ts';
+import { deadCommand } from './dead.ts';
+import { messageCommand } from './message.ts';
 import { migrateCommand } from './migrate.ts';
+import { outboxCommand } from './outbox.ts';
+import { statusCommand } from './status.ts';
+import { verifyCommand } from './verify.ts';
 
-const COMMANDS: ReadonlyMap<string, Command> = new Map([['migrate', migrateCommand]]);
+const COMMANDS: ReadonlyMap<string, Command> = new Map([
+  ['status', statusCommand],
+  ['verify', verifyCommand],
+  ['message', messageCommand],
+  ['outbox', outboxCommand],
+  ['dead', deadCommand],
+  ['migrate', migrateCommand],
+]);
 
 const HELP = `Usage: oncebox <command> [options]
 
 Commands:
 ${[...COMMANDS].map(([name, { summary }]) => `  ${name.padEnd(10)}${summary}`).join('\n')}
 
-"oncebox <command> --help" tells more. Exit codes: 0 done, 1 failed, 2 called wrongly.`;
+"oncebox <command> --help" tells more. Exit codes: 0 done, 1 failed or something is wrong,
+2 called wrongly, 3 retention has removed what would tell.`;
 
 async function main([name, ...args]: readonly string[]): Promise<number> {
   const wantsHelp = [name, ...args].some((argument) => argument === '--help' || argument === '-h');

@@ -1,8 +1,9 @@
 import { join, relative } from 'node:path';
-import { parseArgs } from 'node:util';
 import { grantUsers, type MigrationSet, migrate, migrationStatus, type OnProgress } from '@oncebox/mysql';
+import { readArguments } from './arguments.ts';
 import { type Command, UsageError } from './command.ts';
 import { loadMigrateConfig, type MigrateConfig, parseService, type Service } from './config.ts';
+import { table } from './table.ts';
 
 const HELP = `Usage: oncebox migrate [status] --service VARIABLE[:folder] [--service …] [--json]
 
@@ -36,28 +37,16 @@ async function run(args: readonly string[]): Promise<number> {
 }
 
 function parse(args: readonly string[]) {
-  const { values, positionals } = readArguments(args);
+  const { values, positionals } = readArguments(args, {
+    service: { type: 'string', multiple: true },
+    json: { type: 'boolean', default: false },
+  });
   const [action = 'apply', ...more] = positionals;
   if ((action !== 'apply' && action !== 'status') || more.length > 0) {
     throw new UsageError(`unexpected argument "${[action, ...more].at(-1)}"`);
   }
-  if (values.service.length === 0) throw new UsageError('which service? --service VARIABLE[:folder] is missing');
+  if (values.service === undefined) throw new UsageError('which service? --service VARIABLE[:folder] is missing');
   return { action, services: values.service.map(parseService), json: values.json };
-}
-
-function readArguments(args: readonly string[]) {
-  try {
-    return parseArgs({
-      args: [...args],
-      allowPositionals: true,
-      options: {
-        service: { type: 'string', multiple: true, default: [] },
-        json: { type: 'boolean', default: false },
-      },
-    });
-  } catch (error) {
-    throw new UsageError(error instanceof Error ? error.message : String(error));
-  }
 }
 
 /** Named by their role and not by their folder: a ledger that knew a folder would forget it all when the folder moves. */
@@ -103,16 +92,4 @@ async function showStatus({ administratorUrl, services }: MigrateConfig, json: b
     for (const { problem } of rows) if (problem !== undefined) console.log(`\n${problem.message} (${problem.code})`);
   }
   return rows.some(({ problem }) => problem !== undefined) ? 1 : 0;
-}
-
-function table(rows: readonly (readonly string[])[]): string {
-  const width = (column: number) => Math.max(...rows.map((row) => row[column]?.length ?? 0)) + 2;
-  return rows
-    .map((row) =>
-      row
-        .map((cell, column) => cell.padEnd(width(column)))
-        .join('')
-        .trimEnd(),
-    )
-    .join('\n');
 }

@@ -3,6 +3,7 @@ export type DatabaseErrorCode =
   | 'ONCEBOX_NOT_A_TRANSACTION'
   | 'ONCEBOX_NO_TRANSACTION_BEGUN'
   | 'ONCEBOX_COMMIT_UNKNOWN'
+  | 'ONCEBOX_NO_CONNECTION'
   | 'ONCEBOX_INVALID_URL'
   | 'ONCEBOX_MIGRATION_EDITED'
   | 'ONCEBOX_MIGRATION_MISSING'
@@ -78,9 +79,11 @@ const UNAVAILABLE_CODES: ReadonlySet<unknown> = new Set([
   'POOL_CLOSED',
 ]);
 
-/** The database is away or takes no writes: an outage, not a fault of the work that met it. */
+/** The database is away, takes no writes or has no connection to spare: an outage, not a fault of the work that met it. */
 export function isUnavailable(error: unknown): boolean {
-  if (error instanceof DatabaseError) return error.code === 'ONCEBOX_COMMIT_UNKNOWN';
+  if (error instanceof DatabaseError) {
+    return error.code === 'ONCEBOX_COMMIT_UNKNOWN' || error.code === 'ONCEBOX_NO_CONNECTION';
+  }
   const errno = errnoOf(error);
   if (errno !== undefined && UNAVAILABLE_ERRNOS.has(errno)) return true;
   if (UNAVAILABLE_CODES.has(field(error, 'code'))) return true;

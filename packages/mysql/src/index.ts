@@ -12,7 +12,7 @@ export { type MigrateOptions, migrate, migrationStatus } from './migrate.ts';
 export type { MigrationSet } from './migration-files.ts';
 export type { MigrationState, MigrationStatus } from './migration-plan.ts';
 export { createPool, type DatabaseUrl, type PoolSettings, parseDatabaseUrl } from './pool.ts';
-export { deleteExpired, type Retained } from './retention.ts';
+export { deleteExpired, type ForgetSettings, keepDeleting, type Retained } from './retention.ts';
 export type { OnProgress } from './session.ts';
 export { assertTransaction, type Transaction, type TransactionOptions, transaction } from './transaction.ts';
 export { type GrantOptions, grantUsers } from './users.ts';

@@ -21,7 +21,15 @@ describe('parseDatabaseUrl', () => {
     expect(connectionOptions(url)).toMatchObject({ ssl: { rejectUnauthorized: true } });
   });
 
-  it.each(['', 'shop', 'postgres://u:hunter2@h/s', 'mysql://'])('refuses %j without quoting it', (url) => {
+  it.each([
+    '',
+    'shop',
+    'postgres://u:hunter2@h/s',
+    'mysql://',
+    'mysql://u:hunter2%@h/s',
+    'mysql://u%zz:hunter2@h/s',
+    'mysql://u:hunter2@h/100%',
+  ])('refuses %j without quoting it', (url) => {
     expect(() => parseDatabaseUrl(url)).toThrow(expect.objectContaining({ code: 'ONCEBOX_INVALID_URL' }));
     expect(() => parseDatabaseUrl(url)).not.toThrow(/hunter2/);
   });

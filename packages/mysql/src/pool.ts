@@ -24,11 +24,23 @@ export function parseDatabaseUrl(text: string): DatabaseUrl {
   return {
     host: url.hostname,
     port: url.port === '' ? 3306 : Number(url.port),
-    user: decodeURIComponent(url.username),
-    password: decodeURIComponent(url.password),
-    schema: decodeURIComponent(url.pathname.slice(1)),
+    user: decode(url.username),
+    password: decode(url.password),
+    schema: decode(url.pathname.slice(1)),
     tls: url.protocol === 'mysqls:' || url.searchParams.get('tls') === 'true',
   };
+}
+
+/** Without the URIError as its cause: nothing that has seen the password should travel with an error. */
+function decode(part: string): string {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    throw new DatabaseError(
+      'ONCEBOX_INVALID_URL',
+      'A database URL has a % that escapes nothing: percent-encode reserved characters in names and passwords (% as %25)',
+    );
+  }
 }
 
 /** How every connection of Oncebox talks to the server. */

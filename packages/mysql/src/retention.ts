@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool, RowDataPacket } from 'mysql2/promise';
 import { transaction } from './transaction.ts';
 
@@ -10,7 +11,38 @@ export interface Retained {
   readonly age: string;
 }
 
+export interface ForgetSettings {
+  readonly keepHours: number;
+  /** Ends it, after the batch under way. */
+  readonly signal: AbortSignal;
+  readonly logger: {
+    info(fields: object, message: string): void;
+    warn(fields: object, message: string): void;
+  };
+}
+
 const BATCH = 500;
+/** Milliseconds between two passes, on average. */
+const PERIOD_MS = 5 * 60_000;
+
+/** Deletes the expired rows of a table, now and from time to time. Never rejects: a pass that failed is logged. */
+export async function keepDeleting(
+  pool: Pool,
+  retained: Retained,
+  { keepHours, signal, logger }: ForgetSettings,
+): Promise<void> {
+  while (!signal.aborted) {
+    try {
+      const deleted = await deleteExpired(pool, retained, keepHours, signal);
+      if (deleted > 0)
+        logger.info({}, `Deleted ${deleted} rows of ${retained.table} that were older than ${keepHours} h`);
+    } catch (err) {
+      logger.warn({ err }, `Could not delete old rows of ${retained.table}; they stay until a later pass`);
+    }
+    // By chance, so that processes that started together do not clean together. It rejects when the signal ends it.
+    await delay(PERIOD_MS * (0.5 + Math.random()), undefined, { signal }).catch(() => undefined);
+  }
+}
 
 /**
  * Deletes the rows of a table that are older than `keepHours`, in small transactions, and writes down how far back the table
@@ -51,7 +83,11 @@ export async function deleteExpired(
         BATCH,
       ]);
       if (rows.length === 0) return 0;
-      await tx.query('UPDATE retention SET forgotten_before = ? WHERE name = ?', [limit, table]);
+      // Never back: what was deleted by a shorter retention stays unknown after a longer one is set.
+      await tx.query(
+        'UPDATE retention SET forgotten_before = GREATEST(COALESCE(forgotten_before, ?), ?) WHERE name = ?',
+        [limit, limit, table],
+      );
       const keys = rows.map((row) => key.map((column) => row[column]));
       await tx.query('DELETE FROM ?? WHERE (??) IN (?)', [table, key, keys]);
       return rows.length;

@@ -65,7 +65,10 @@ export function assertTransaction(value: unknown): asserts value is Transaction 
 export interface TransactionOptions {
   /** How often to run the closure in all when the server reports contention (1205, 1213). Default 5. */
   readonly attempts?: number;
-  /** Milliseconds for one attempt, the commit included; then the connection is destroyed. Default 30,000. */
+  /**
+   * Milliseconds for one attempt, the commit included; then the connection is destroyed. An attempt may wait as long again
+   * for a connection of the pool before it begins. Default 30,000.
+   */
   readonly timeoutMs?: number;
 }
 
@@ -77,6 +80,7 @@ export interface TransactionOptions {
  * would commit half of the work. So `work` must have no effect outside the transaction.
  *
  * @throws DatabaseError ONCEBOX_COMMIT_UNKNOWN when the connection broke while COMMIT was under way: it may have happened.
+ *   ONCEBOX_NO_CONNECTION when the pool had none in time: nothing has been done.
  */
 export async function transaction<T>(
   pool: Pool,
@@ -94,7 +98,7 @@ export async function transaction<T>(
 }
 
 async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, timeoutMs: number): Promise<T> {
-  const connection = await pool.getConnection();
+  const connection = await acquire(pool, timeoutMs);
   const { tx, end } = handle(connection);
   const deadline = Promise.withResolvers<never>();
   deadline.promise.catch(() => undefined);
@@ -139,6 +143,34 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
       );
     }
     throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/**
+ * mysql2's own wait for a free connection never ends. It has a deadline of its own, so that one that came late does not meet
+ * the attempt's and is destroyed for it, just when connections are short.
+ */
+async function acquire(pool: Pool, timeoutMs: number): Promise<PoolConnection> {
+  const acquired = pool.getConnection();
+  const deadline = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    // It keeps its place in the pool's queue; what it is given there goes back at once.
+    acquired.then(
+      (connection) => connection.release(),
+      () => undefined,
+    );
+    deadline.reject(
+      new DatabaseError(
+        'ONCEBOX_NO_CONNECTION',
+        `The pool had no connection within ${timeoutMs} ms: all of them are in use, or the server does not answer. ` +
+          'Make the transactions shorter, or the pool larger.',
+      ),
+    );
+  }, timeoutMs);
+  try {
+    return await Promise.race([acquired, deadline.promise]);
   } finally {
     clearTimeout(timer);
   }

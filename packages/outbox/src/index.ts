@@ -2,7 +2,20 @@ import { add } from './add.ts';
 
 /** The write side: `outbox.add(tx, message)`. */
 export const outbox = { add } as const;
+export { type Backlog, readBacklog } from './backlog.ts';
 export type { RelayLogger } from './drain.ts';
+export {
+  findInOutbox,
+  listOutbox,
+  momentBefore,
+  type OutboxDetails,
+  type OutboxEntry,
+  type OutboxFilter,
+  type OutboxState,
+  outboxForgottenBefore,
+  scanOutbox,
+} from './inspect.ts';
 export type { PassResult } from './pass.ts';
 export type { Outcome, Publisher } from './publisher.ts';
 export { createRelay, type Relay, type RelayOptions } from './relay.ts';
+export { type ReleaseOutcome, type RetryOutcome, release, retryNow } from './release.ts';

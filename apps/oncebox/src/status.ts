@@ -1,0 +1,55 @@
+import { readActivity } from '@oncebox/inbox';
+import { readBacklog } from '@oncebox/outbox';
+import { assertNone, readArguments } from './arguments.ts';
+import type { Command } from './command.ts';
+import { SOURCE_HELP, SOURCE_OPTIONS, withSources } from './sources.ts';
+import { duration, table } from './table.ts';
+
+/** Where counts end: a glance needs no more, and counting a million takes as long as reading them. */
+const COUNTED = 100_000;
+
+const HELP = `Usage: oncebox status [--service VARIABLE …] [--schema NAME] [--json]
+
+For each outbox: messages to be published (PENDING) and the age of the oldest, those that wait for their next attempt or behind
+their key's failed head (HELD), those that were given up and block their key (PARKED) or do not (RELEASED).
+For each consumer: its dead letters (DEAD), those that its worker is to send again (REPLAY), what it handled within the last hour.
+Counts end at ${COUNTED}, shown as ${COUNTED}+.
+
+${SOURCE_HELP}
+
+JSON: { countedUpTo, outboxes: [{ schema, pending, oldestSeconds, held, parked, released }],
+        consumers: [{ schema, consumer, dead, replay, handledLastHour }] }
+Exit codes: 0 nothing needs a person, 1 something is parked or dead, or the command failed, 2 called wrongly.`;
+
+export const statusCommand: Command = { summary: 'backlog, parked messages and dead letters', help: HELP, run };
+
+async function run(args: readonly string[]): Promise<number> {
+  const { values, positionals } = readArguments(args, SOURCE_OPTIONS);
+  assertNone(positionals);
+  return await withSources(values, ['outboxes', 'services'], async (sources) => {
+    const outboxes = await Promise.all(
+      sources.outboxes.map(async ({ schema, pool }) => ({ schema, ...(await readBacklog(pool, COUNTED)) })),
+    );
+    const activities = await Promise.all(
+      sources.services.map(async ({ schema, pool }) =>
+        (await readActivity(pool, COUNTED)).map((activity) => ({ schema, ...activity })),
+      ),
+    );
+    const consumers = activities.flat();
+    if (values.json) console.log(JSON.stringify({ countedUpTo: COUNTED, outboxes, consumers }));
+    else {
+      const backlog = outboxes.map(({ schema, pending, oldestSeconds, held, parked, released }) => {
+        const oldest = oldestSeconds === null ? '-' : duration(oldestSeconds);
+        return [schema, counted(pending), oldest, counted(held), counted(parked), counted(released)];
+      });
+      const activity = consumers.map(({ schema, consumer, dead, replay, handledLastHour }) => {
+        return [schema, consumer, counted(dead), counted(replay), counted(handledLastHour)];
+      });
+      console.log(table([['OUTBOX', 'PENDING', 'OLDEST', 'HELD', 'PARKED', 'RELEASED'], ...backlog]));
+      console.log(`\n${table([['INBOX', 'CONSUMER', 'DEAD', 'REPLAY', 'HANDLED IN 1 H'], ...activity])}`);
+    }
+    return outboxes.some(({ parked }) => parked > 0) || consumers.some(({ dead }) => dead > 0) ? 1 : 0;
+  });
+}
+
+const counted = (count: number): string => (count >= COUNTED ? `${COUNTED}+` : String(count));
