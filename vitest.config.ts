@@ -14,7 +14,7 @@ export default defineConfig({
     // They wait for servers more than they compute.
     maxWorkers: 4,
     projects: [
-      { extends: true, test: { name: 'unit', include: ['{packages,apps}/*/src/**/*.test.ts'] } },
+      { extends: true, test: { name: 'unit', include: ['{packages,apps}/*/src/**/*.test.ts', 'test/*.test.ts'] } },
       { extends: true, test: { name: 'integration', include: ['test/integration/**/*.test.ts'], ...onServers } },
       { extends: true, test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], ...onServers } },
     ],

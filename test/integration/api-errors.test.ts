@@ -1,11 +1,10 @@
-import { once } from 'node:events';
 import { createServer as createHttpServer, request } from 'node:http';
-import { connect, createServer as createTcpServer, type Server } from 'node:net';
 import { gzipSync } from 'node:zlib';
 import { createPool, type Pool } from '@oncebox/mysql';
 import { createLogger, type Listening, listen } from '@oncebox/service';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest';
 import { createApp } from '../../apps/api/src/app.ts';
+import { cutAtCommit } from '../support/cut-at-commit.ts';
 import { createSchemas, type TestSchemas } from '../support/schemas.ts';
 
 const logger = createLogger({ name: 'api', level: 'silent', format: 'json' });
@@ -145,6 +144,7 @@ describe('a body that is refused leaves no row behind', () => {
     [{ ...ada, email: `${'a'.repeat(243)}@example.com` }, ['email']],
     [{ ...ada, name: ' \t ' }, ['name']],
     [{ ...ada, name: 'x'.repeat(201) }, ['name']],
+    [{ ...ada, name: '👩'.repeat(201) }, ['name']],
     [{ ...ada, name: 'Ada\u0000' }, ['name']],
     [{ ...ada, name: 'Ada\nKing' }, ['name']],
     [{ ...ada, id: 'mine' }, ['id']],
@@ -258,10 +258,8 @@ describe('the database', () => {
   });
 
   it('503 that says the outcome is unknown when the connection breaks during COMMIT; the same request again is safe', async () => {
-    const { port, cut } = await cutAtCommit(schemas.shop.url);
-    const url = new URL(schemas.shop.url);
-    url.host = `127.0.0.1:${port}`;
-    const unlucky = await start(url.href);
+    const proxy = await cutAtCommit(schemas.shop.url, true);
+    const unlucky = await start(proxy.url);
     try {
       const answer = await send({ body: JSON.stringify(ada) }, unlucky);
       expect(answer).toMatchObject({ status: 503, type: 'outcome-unknown', headers: { 'retry-after': '2' } });
@@ -270,28 +268,7 @@ describe('the database', () => {
       expect(await json(ada)).toMatchObject({ status: 409, type: 'email-taken' });
     } finally {
       await unlucky.close();
-      cut.close();
+      await proxy.close();
     }
   });
 });
-
-/** A way to the database that breaks off when the client has sent COMMIT, before it can have the answer. */
-async function cutAtCommit(databaseUrl: string): Promise<{ port: number; cut: Server }> {
-  const { hostname, port } = new URL(databaseUrl);
-  const cut = createTcpServer((client) => {
-    const server = connect(Number(port || 3306), hostname);
-    client.on('data', (data) => {
-      // At the end: "READ COMMITTED" comes before.
-      if (!data.toString('latin1').endsWith('COMMIT')) return server.write(data);
-      client.destroy();
-      return server.end(data);
-    });
-    server.on('data', (data) => client.write(data));
-    client.on('error', () => undefined).on('close', () => server.end());
-    server.on('error', () => client.destroy()).on('close', () => client.destroy());
-  });
-  await once(cut.listen(0, '127.0.0.1'), 'listening');
-  const address = cut.address();
-  if (address === null || typeof address === 'string') throw new Error('The proxy does not listen on a port');
-  return { port: address.port, cut };
-}

@@ -98,6 +98,7 @@ describe('POST /customers', () => {
       { email, name: 'x'.repeat(200) },
       { email: "o'neil+tag@example.co.uk", name: "Robert'); DROP TABLE customers;--" },
       { email: 'emoji@example.com', name: '👩‍👩‍👧 Zoë 李' },
+      { email: 'limit@example.com', name: '👩'.repeat(200) },
     ]) {
       expect(await create(given)).toMatchObject(given);
     }

@@ -5,19 +5,21 @@ import type { TestProject } from 'vitest/node';
 import { removeNative, startNative } from '../../deploy/infra/native.ts';
 import { portIsFree } from '../../deploy/infra/process.ts';
 import { ADMINISTRATOR, type Ports, type Servers, serversAt } from '../../deploy/infra/servers.ts';
-import { chooseSource, engineAnswers } from '../../deploy/infra/source.ts';
+import { chooseSource, engineAnswers, type Source } from '../../deploy/infra/source.ts';
 import { guard } from './guard.ts';
 
 declare module 'vitest' {
   interface ProvidedContext {
     /** `inject('servers')` in a test file: the servers of this run, which the file shares with all others. */
     servers: Servers;
+    /** Where they come from, for a test that needs one of its own from there. */
+    source: Source;
   }
 }
 
 const GIVEN = ['MIGRATE_DATABASE_URL', 'AMQP_URL', 'RABBITMQ_MANAGEMENT_URL'] as const;
 /** One directory for each run, named by its process: runs side by side must not stop each other's servers. */
-const NATIVE = join(import.meta.dirname, '../../.infra/test');
+export const NATIVE = join(import.meta.dirname, '../../.infra/test');
 
 declare global {
   var testServers: Started | undefined;
@@ -25,6 +27,7 @@ declare global {
 
 interface Started {
   readonly servers: Servers;
+  readonly source: Source;
   stop(): Promise<void>;
 }
 
@@ -35,6 +38,7 @@ interface Started {
 export async function setup(project: TestProject): Promise<void> {
   globalThis.testServers ??= await start();
   project.provide('servers', globalThis.testServers.servers);
+  project.provide('source', globalThis.testServers.source);
 }
 
 export async function teardown(): Promise<void> {
@@ -46,11 +50,11 @@ export async function teardown(): Promise<void> {
 async function start(): Promise<Started> {
   const source = await chooseSource(process.env, GIVEN, engineAnswers);
   console.log(`test servers: ${source}`);
-  if (source === 'given') return given();
-  return source === 'docker' ? inDocker() : natively();
+  const begin = { given, docker: inDocker, native: natively }[source];
+  return { source, ...(await begin()) };
 }
 
-async function given(): Promise<Started> {
+async function given(): Promise<Omit<Started, 'source'>> {
   const [databaseUrl = '', amqpUrl = '', managementUrl = ''] = GIVEN.map((name) => process.env[name]);
   const connection = await createConnection({ uri: databaseUrl });
   const [rows] = await connection.query('SELECT VERSION() AS version');
@@ -59,17 +63,16 @@ async function given(): Promise<Started> {
   return { servers: { databaseUrl, amqpUrl, managementUrl, kind }, stop: async () => {} };
 }
 
-async function inDocker(): Promise<Started> {
+async function inDocker(): Promise<Omit<Started, 'source'>> {
   // Our own guard does what Ryuk does, for native servers too and without an image to fetch.
   process.env['TESTCONTAINERS_RYUK_DISABLED'] ??= 'true';
-  const label = 'oncebox.test-run';
   const run = `${process.pid}-${Date.now()}`;
-  guard('docker', `${label}=${run}`);
-  const { broker, password } = ADMINISTRATOR;
+  guard('docker', `${TEST_RUN}=${run}`);
+  const { password } = ADMINISTRATOR;
   // Ports of our choice stay the same when a test restarts a server; those that Docker chooses do not.
   const ports = await freePorts();
   const mysql = new GenericContainer('mysql:9.7')
-    .withLabels({ [label]: run })
+    .withLabels({ [TEST_RUN]: run })
     .withEnvironment({ MYSQL_ROOT_PASSWORD: password })
     .withCommand(['--max-connections=500'])
     .withExposedPorts({ container: 3306, host: ports.database })
@@ -79,15 +82,7 @@ async function inDocker(): Promise<Started> {
     )
     .withStartupTimeout(120_000)
     .start();
-  const rabbitmq = new GenericContainer('rabbitmq:4.3-management')
-    .withLabels({ [label]: run })
-    .withEnvironment({ RABBITMQ_DEFAULT_USER: broker, RABBITMQ_DEFAULT_PASS: password })
-    .withExposedPorts({ container: 5672, host: ports.amqp }, { container: 15672, host: ports.management })
-    .withWaitStrategy(
-      Wait.forHttp('/api/health/checks/port-listener/5672', 15672).withBasicCredentials(broker, password),
-    )
-    .withStartupTimeout(120_000)
-    .start();
+  const rabbitmq = rabbitmqContainer(ports, { [TEST_RUN]: run }).start();
   const stop = async (): Promise<void> => {
     for (const { value } of (await Promise.allSettled([mysql, rabbitmq])).filter((r) => r.status === 'fulfilled')) {
       await value.stop({ removeVolumes: true });
@@ -102,7 +97,22 @@ async function inDocker(): Promise<Started> {
   }
 }
 
-async function natively(): Promise<Started> {
+/** For `guard`, which finds a run's containers by it. */
+export const TEST_RUN = 'oncebox.test-run';
+
+export function rabbitmqContainer({ amqp, management }: Ports, labels: Record<string, string>): GenericContainer {
+  const { broker, password } = ADMINISTRATOR;
+  return new GenericContainer('rabbitmq:4.3-management')
+    .withLabels(labels)
+    .withEnvironment({ RABBITMQ_DEFAULT_USER: broker, RABBITMQ_DEFAULT_PASS: password })
+    .withExposedPorts({ container: 5672, host: amqp }, { container: 15672, host: management })
+    .withWaitStrategy(
+      Wait.forHttp('/api/health/checks/port-listener/5672', 15672).withBasicCredentials(broker, password),
+    )
+    .withStartupTimeout(120_000);
+}
+
+async function natively(): Promise<Omit<Started, 'source'>> {
   const dir = join(NATIVE, String(process.pid));
   guard('native', dir);
   const onProgress = (line: string) => console.log(`test servers: ${line}`);
@@ -116,7 +126,7 @@ async function natively(): Promise<Started> {
 }
 
 /** Five in a row, below Linux's ephemeral range, so that no outgoing connection of this machine holds one. */
-async function freePorts(): Promise<Ports> {
+export async function freePorts(): Promise<Ports> {
   for (let attempt = 0; attempt < 100; attempt += 1) {
     const first = 20_000 + Math.floor(Math.random() * 2_400) * 5;
     const [database, amqp, management, distribution, epmd] = [first, first + 1, first + 2, first + 3, first + 4];

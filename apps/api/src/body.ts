@@ -1,4 +1,4 @@
-import express, { type RequestHandler } from 'express';
+import express, { type Request, type RequestHandler } from 'express';
 import type { z } from 'zod';
 import { Problem } from './problem.ts';
 
@@ -7,6 +7,15 @@ const utf8 = new TextDecoder('utf-8', { fatal: true });
 
 /** `application/json`, with `charset=utf-8` or nothing, which means the same: JSON has no other encoding (RFC 8259). */
 const JSON_TYPE = /^application\/json\s*(;\s*charset=("utf-8"|utf-8)\s*)?;?\s*$/i;
+
+const bodies = new WeakMap<Request, Buffer>();
+
+/** The body as it was sent, of a request that has passed `jsonBody`. */
+export function bytesOf(request: Request): Buffer {
+  const bytes = bodies.get(request);
+  if (bytes === undefined) throw new Error('jsonBody must be before the handler of this route');
+  return bytes;
+}
 
 /**
  * Reads the body as JSON, any JSON: what shape it must have is for the resource to say.
@@ -23,8 +32,10 @@ export const jsonBody: RequestHandler[] = [
   },
   raw,
   (request, _response, next) => {
+    const bytes = Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0);
+    bodies.set(request, bytes);
     try {
-      request.body = JSON.parse(utf8.decode(Buffer.isBuffer(request.body) ? request.body : Buffer.alloc(0)));
+      request.body = JSON.parse(utf8.decode(bytes));
     } catch {
       // Not as the cause, nor its message: V8 quotes the text, which is personal data.
       throw new Problem('malformed-json');

@@ -7,5 +7,6 @@ it('needs a database and nothing else', () => {
   expect(readConfig(config, { API_DATABASE_URL: 'mysql://api:api@127.0.0.1:13306/shop' })).toMatchObject({
     API_PORT: 3000,
     API_OPS_PORT: 3100,
+    API_IDEMPOTENCY_HOURS: 24,
   });
 });

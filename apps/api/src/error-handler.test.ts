@@ -11,6 +11,11 @@ describe('problemOf', () => {
     ['an outage', failed({ code: 'ECONNREFUSED' }), 'database-unavailable'],
     ['a server that became read-only', failed({ errno: 1290 }), 'database-unavailable'],
     ['contention that outlasted its retries', failed({ errno: 1213 }), 'database-unavailable'],
+    [
+      'a pool without a free connection',
+      new DatabaseError('ONCEBOX_NO_CONNECTION', 'all in use'),
+      'database-unavailable',
+    ],
     ['a broken COMMIT', new DatabaseError('ONCEBOX_COMMIT_UNKNOWN', 'broke'), 'outcome-unknown'],
     ['another fault of ours', new DatabaseError('ONCEBOX_NOT_A_TRANSACTION', 'pool'), 'internal-error'],
     ['a duplicate key that nobody expects', failed({ errno: 1062 }), 'internal-error'],

@@ -24,6 +24,14 @@ export const problems = {
     title: 'If-Match is not one entity tag',
     detail: 'If-Match must be the one ETag of the customer as you read it, quotes included. * is not accepted.',
   },
+  'malformed-idempotency-key': {
+    status: 400,
+    title: 'Idempotency-Key is not one key',
+    detail:
+      'Idempotency-Key must be one string of 1 to 255 bytes in quotes, for example Idempotency-Key: ' +
+      '"8e03978e-40d5-43dd-bc93-6894a57f9324". A quote or a backslash inside is escaped by a backslash. The quotes may be left ' +
+      'out where the key is visible ASCII without quotes, backslashes, commas and semicolons.',
+  },
   'no-such-resource': {
     status: 404,
     title: 'There is nothing at this path',
@@ -44,6 +52,11 @@ export const problems = {
     title: 'Another customer has this e-mail address',
     detail: 'Nothing was changed: e-mail addresses are unique, and case does not tell two apart.',
   },
+  'request-in-progress': {
+    status: 409,
+    title: 'A request with this Idempotency-Key is in progress',
+    detail: 'Send the same request again in a moment: it will be answered as the first one was, if that took effect.',
+  },
   'stale-version': {
     status: 412,
     title: 'The customer is not at this version',
@@ -59,6 +72,13 @@ export const problems = {
     status: 422,
     title: 'Some fields are not valid',
     detail: 'Nothing was changed: email must be an e-mail address.',
+  },
+  'idempotency-key-reused': {
+    status: 422,
+    title: 'This Idempotency-Key belongs to another request',
+    detail:
+      'Nothing was changed: the key was used with another method, path or body, compared byte for byte. Send a new request with a ' +
+      'new key, and a repetition with the bytes of the first.',
   },
   'version-required': {
     status: 428,
@@ -77,8 +97,9 @@ export const problems = {
     title: 'Whether the change took effect is not known',
     detail:
       'The connection to the database broke while the change was being committed, so it may have taken effect or not. ' +
-      'Sending the same request again is safe: if it did, the answer is 409 to a POST (its e-mail address is taken) and 412 to ' +
-      'a PATCH (the version has moved on).',
+      'Send the same request again, with the same Idempotency-Key if it had one: with a key it takes effect once and is answered ' +
+      'as if nothing had broken. Without one, if it did take effect, the answer is 409 to a POST (its e-mail address is taken) and ' +
+      '412 to a PATCH (the version has moved on).',
   },
 } as const satisfies Record<string, { status: number; title: string; detail: string }>;
 

@@ -1,11 +1,28 @@
 import { defineMessage } from '@oncebox/message';
 import { z } from 'zod';
 
+// The limits of the columns, for everything that takes a customer in and everything that announces one: what is accepted must
+// be announceable.
+
+/** ASCII alone, so that what zod counts, UTF-16 units, are characters. */
+export const email = z
+  .email({ error: 'must be an e-mail address' })
+  .max(254, { error: 'must have at most 254 characters' });
+
+const NAME_CHARACTERS = 200;
+
+/** Its length in code points, as the column and JSON Schema count. To zod's max(), which counts UTF-16 units, an emoji is two. */
+export const name = z
+  .string({ error: 'must be a string' })
+  .min(1, { error: 'must not be empty' })
+  .refine((text) => [...text].length <= NAME_CHARACTERS, { error: `must have at most ${NAME_CHARACTERS} characters` })
+  .meta({ maxLength: NAME_CHARACTERS });
+
 /** The customer as it was right after the change; `version` lets a reader drop what is older than it has. */
 const customer = z.strictObject({
   customerId: z.uuid(),
-  email: z.email().max(254),
-  name: z.string().min(1).max(200),
+  email,
+  name,
   version: z.int().min(1),
 });
 

@@ -1,1 +1,1 @@
-export { CustomerCreated, CustomerUpdated } from './customer.ts';
+export { CustomerCreated, CustomerUpdated, email, name } from './customer.ts';

@@ -1,10 +1,12 @@
 import { CustomerCreated, CustomerUpdated } from '@oncebox/contracts';
-import { type Pool, transaction } from '@oncebox/mysql';
+import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import { outbox } from '@oncebox/outbox';
 import { type Response, Router } from 'express';
 import { validate as isUuid, v7 as uuidv7 } from 'uuid';
 import { jsonBody, parseBody } from '../body.ts';
 import { notAllowed } from '../error-handler.ts';
+import { idempotent } from '../idempotency/idempotent.ts';
+import type { Answer } from '../idempotency/store.ts';
 import { etagOf, versionOf } from '../if-match.ts';
 import { lineageOf } from '../lineage.ts';
 import { Problem } from '../problem.ts';
@@ -28,16 +30,13 @@ export function customerRoutes(pool: Pool): Router {
     .post(...jsonBody, async (request, response) => {
       const given = parseBody(newCustomer, request.body);
       const id = uuidv7();
-      const created = await transaction(
-        pool,
-        async (tx) => {
-          const customer = await insert(tx, id, given);
-          await outbox.add(tx, CustomerCreated.message(payloadOf(customer), lineageOf(response)));
-          return customer;
-        },
-        WRITE,
-      ).catch(explainTaken);
-      send(response.status(201).location(`/customers/${id}`), created);
+      const create = async (tx: Transaction): Promise<Answer> => {
+        const customer = await insert(tx, id, given);
+        await outbox.add(tx, CustomerCreated.message(payloadOf(customer), lineageOf(response)));
+        const headers = { location: `/customers/${id}`, etag: etagOf(customer), 'content-type': 'application/json' };
+        return { status: 201, headers, body: JSON.stringify(customer) };
+      };
+      await idempotent(pool, request, response, create, WRITE).catch(explainTaken);
     })
     .all(notAllowed('POST'));
 

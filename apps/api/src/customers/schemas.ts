@@ -1,18 +1,17 @@
+import { email as announceableEmail, name as announceableName } from '@oncebox/contracts';
 import { z } from 'zod';
 
-// The messages about a customer have the same limits: what is accepted here must be announceable.
-const email = z
-  .email({ error: 'must be an e-mail address' })
-  .max(254, { error: 'must have at most 254 characters' })
-  .describe('Unique among customers; case does not tell two addresses apart.');
+const email = announceableEmail.describe('Unique among customers; case does not tell two addresses apart.');
 
+const trim = (given: unknown) => (typeof given === 'string' ? given.trim() : given);
 const name = z
-  .string({ error: 'must be a string' })
-  .trim()
-  .min(1, { error: 'must not be empty' })
-  .max(200, { error: 'must have at most 200 characters' })
-  // Cs: half of a surrogate pair, which JSON can carry and UTF-8 cannot.
-  .regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, { error: 'must not contain control characters or line breaks' })
+  .preprocess(
+    trim,
+    // Cs: half of a surrogate pair, which JSON can carry and UTF-8 cannot.
+    announceableName.regex(/^[^\p{Cc}\p{Cs}\p{Zl}\p{Zp}]*$/u, {
+      error: 'must not contain control characters or line breaks',
+    }),
+  )
   .describe('White space around it is removed.');
 
 const object = { error: 'must be an object' };

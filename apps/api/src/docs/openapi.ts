@@ -63,6 +63,17 @@ const ifMatch = header(
   '"1"',
   true,
 );
+const idempotencyKey = header(
+  'Idempotency-Key',
+  'Names this request, so that it takes effect once however often it is sent: a new UUID for each new request, the same for a ' +
+    'repetition. A string of 1 to 255 bytes in quotes. Remembered for 24 hours, unless configured otherwise.',
+  '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
+);
+const replayed: Header = {
+  description: 'true when the request took effect before and this is the answer it had then.',
+  schema: text,
+  example: 'true',
+};
 
 /** What each kind of request can meet. Every request can meet the last three. */
 const OF_A_BODY = ['malformed-json', 'body-too-large', 'unsupported-media-type', 'invalid-fields'] as const;
@@ -76,7 +87,9 @@ function problemResponses(...names: readonly ProblemName[]): Record<string, ApiR
       const same = names.filter((name) => problems[name].status === status);
       const headers = {
         'X-Correlation-Id': correlation,
-        ...(status === 503 ? { 'Retry-After': { description: 'Seconds.', schema: text, example: '2' } } : {}),
+        ...(status === 503 || same.includes('request-in-progress')
+          ? { 'Retry-After': { description: 'Seconds.', schema: text, example: '2' } }
+          : {}),
         ...(status === 415
           ? { Accept: { description: 'The type to send.', schema: text, example: 'application/json' } }
           : {}),
@@ -131,15 +144,27 @@ export const openApi: OpenApi = {
       post: {
         operationId: 'createCustomer',
         summary: 'Create a customer',
-        description: 'Announced as CustomerCreated.',
-        parameters: lineage,
+        description:
+          'Announced as CustomerCreated. With an Idempotency-Key it may be sent again after any answer, and after none.',
+        parameters: [idempotencyKey, ...lineage],
         requestBody: {
           required: true,
           content: json(ref('NewCustomer'), { email: example.email, name: example.name }),
         },
         responses: {
-          201: answer('The customer that was created.', example, { Location: location }),
-          ...problemResponses(...OF_A_BODY, 'email-taken', 'outcome-unknown', ...OF_ANY),
+          201: answer('The customer that was created.', example, {
+            Location: location,
+            'Idempotency-Replayed': replayed,
+          }),
+          ...problemResponses(
+            ...OF_A_BODY,
+            'malformed-idempotency-key',
+            'email-taken',
+            'request-in-progress',
+            'idempotency-key-reused',
+            'outcome-unknown',
+            ...OF_ANY,
+          ),
         },
       },
     },

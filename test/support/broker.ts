@@ -1,0 +1,56 @@
+import { mkdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { inject } from 'vitest';
+import { removeNative } from '../../deploy/infra/native.ts';
+import { stop } from '../../deploy/infra/process.ts';
+import { rabbitmq, startRabbitmq } from '../../deploy/infra/rabbitmq.ts';
+import { serversAt } from '../../deploy/infra/servers.ts';
+import { guard } from './guard.ts';
+import { startProxy } from './proxy.ts';
+import { freePorts, NATIVE, rabbitmqContainer, TEST_RUN } from './servers.ts';
+import { createVhost } from './vhost.ts';
+
+/** A broker of one test's own, which it may stop: the one that the tests share must stay up. Data outlives a stop. */
+export interface Broker {
+  readonly amqpUrl: string;
+  stop(): Promise<void>;
+  start(): Promise<void>;
+  remove(): Promise<void>;
+}
+
+/** Of the same kind as the shared servers. A given one cannot be stopped, so there a proxy refuses in its stead. */
+export async function createBroker(): Promise<Broker> {
+  const source = inject('source');
+  if (source === 'given') return behindProxy();
+  return source === 'docker' ? inDocker() : natively();
+}
+
+async function natively(): Promise<Broker> {
+  const dir = join(NATIVE, `${process.pid}-broker`);
+  mkdirSync(dir, { recursive: true });
+  guard('native', dir);
+  const ports = await freePorts();
+  const start = () => startRabbitmq(dir, ports, () => undefined);
+  await start();
+  const { amqpUrl } = serversAt('127.0.0.1', ports, 'mariadb');
+  return { amqpUrl, start, stop: () => stop(rabbitmq(dir)), remove: () => removeNative(dir) };
+}
+
+async function inDocker(): Promise<Broker> {
+  const run = `${process.pid}-broker-${Date.now()}`;
+  guard('docker', `${TEST_RUN}=${run}`);
+  const ports = await freePorts();
+  const container = await rabbitmqContainer(ports, { [TEST_RUN]: run }).start();
+  return {
+    amqpUrl: serversAt(container.getHost(), ports, 'mysql').amqpUrl,
+    start: () => container.restart(),
+    stop: async () => void (await container.stop({ remove: false })),
+    remove: async () => void (await container.stop()),
+  };
+}
+
+async function behindProxy(): Promise<Broker> {
+  const vhost = await createVhost(inject('servers'));
+  const proxy = await startProxy(vhost.amqpUrl);
+  return { amqpUrl: proxy.url, start: proxy.pass, stop: proxy.refuse, remove: vhost.drop };
+}
