@@ -38,4 +38,29 @@ describe('defineConsumer', () => {
       expect.objectContaining({ code: 'ONCEBOX_INVALID_CONSUMER' }),
     );
   });
+
+  const handlers = [on(contract('Moved', 1, 'a'), nothing)];
+
+  test('attempts, delays and deadline have defaults, and each consumer may have its own', () => {
+    const usual = defineConsumer({ name: 'reader', handlers });
+    expect(usual).toMatchObject({ retryDelaysMs: [1_000, 5_000, 30_000, 120_000, 600_000], deadlineMs: 60_000 });
+    const own = { retryDelaysMs: [], deadlineMs: 1_500_000 };
+    expect(defineConsumer({ name: 'reader', handlers, ...own })).toMatchObject(own);
+  });
+
+  test.each([{ retryDelaysMs: [0] }, { retryDelaysMs: [5, 1.5] }, { retryDelaysMs: [2 ** 31] }, { deadlineMs: 0 }])(
+    '%j is refused',
+    (bad) => {
+      expect(() => defineConsumer({ name: 'reader', handlers, ...bad })).toThrow('whole number of milliseconds');
+    },
+  );
+
+  test('a deadline at which the broker would have taken the message back is refused', () => {
+    expect(() => defineConsumer({ name: 'reader', handlers, deadlineMs: 30 * 60_000 })).toThrow('deadlineMs');
+  });
+
+  test('two versions of one type are one type', () => {
+    const both = [on(contract('Moved', 1, 'a'), nothing), on(contract('Moved', 2, 'a'), nothing)];
+    expect(defineConsumer({ name: 'reader', handlers: both }).types).toEqual(['Moved']);
+  });
 });

@@ -1,7 +1,7 @@
 /** Stable codes of this package; each has a line in docs/errors.md. */
-export type InboxErrorCode = 'ONCEBOX_INVALID_CONSUMER';
+export type InboxErrorCode = 'ONCEBOX_INVALID_CONSUMER' | 'ONCEBOX_HANDLER_DEADLINE';
 
-/** A consumer that could not work as it is defined. */
+/** A consumer that could not work as it is defined, or a handler that took too long. */
 export class InboxError extends Error {
   override readonly name = 'InboxError';
   readonly code: InboxErrorCode;
@@ -12,7 +12,13 @@ export class InboxError extends Error {
   }
 }
 
-/** Throw it in a handler when no further attempt can help: the message goes to the dead queue at once. */
+/**
+ * Throw it in a handler when no further attempt can help: the message is dead at once. The name of a class of your own that
+ * extends it is the reason that its dead letter gives; the message of an error is not, because it may hold personal data.
+ */
 export class NonRetryableError extends Error {
-  override readonly name: string = 'NonRetryableError';
+  constructor(message?: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = new.target.name;
+  }
 }

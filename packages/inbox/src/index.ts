@@ -1,3 +1,4 @@
+export type { Inbox } from '@oncebox/message';
 export {
   type Consumer,
   type ConsumerDefinition,
@@ -7,4 +8,26 @@ export {
   on,
 } from './consumer.ts';
 export { InboxError, type InboxErrorCode, NonRetryableError } from './errors.ts';
-export { createInbox, type Inbox } from './inbox.ts';
+export { createInbox } from './inbox.ts';
+export {
+  type ConsumerActivity,
+  inboxForgottenBefore,
+  type Registration,
+  readActivity,
+  readHandled,
+  readRegistrations,
+} from './inspect.ts';
+export {
+  type DeadLetter,
+  type DeadLetterFilter,
+  type DeadLetterState,
+  type DiscardOutcome,
+  deadLettersOf,
+  discardDeadLetters,
+  listDeadLetters,
+  type ReplayOutcome,
+  readSent,
+  requestReplay,
+  type Sent,
+} from './replay.ts';
+export { forgetProcessed, PROCESSED_MESSAGES } from './retention.ts';

@@ -1,6 +1,10 @@
 import type { Contract } from './contract.ts';
 import { MessageError } from './errors.ts';
 
+/** A key is data too where the schema leaves it open, as in a record by e-mail address: only what reads like a field's name is shown. */
+const shown = (key: PropertyKey): string =>
+  typeof key === 'number' || (typeof key === 'string' && /^[A-Za-z_]\w*$/.test(key)) ? String(key) : '*';
+
 /**
  * Checks a value against a contract's schema.
  *
@@ -9,7 +13,11 @@ import { MessageError } from './errors.ts';
 export function checkPayload<Payload>(contract: Contract<string, Payload>, value: unknown): Payload {
   const parsed = contract.schema.safeParse(value);
   if (parsed.success) return parsed.data;
-  const issues = parsed.error.issues.map(({ path, message }) => ({ path: path.map(String).join('.'), message }));
+  const issues = parsed.error.issues.map((issue) => ({
+    path: issue.path.map(shown).join('.'),
+    message:
+      issue.code === 'unrecognized_keys' ? `Unrecognized keys: ${issue.keys.map(shown).join(', ')}` : issue.message,
+  }));
   throw new MessageError(
     'ONCEBOX_INVALID_PAYLOAD',
     `${contract.type} v${contract.version}: the payload breaks its contract: ${issues

@@ -1,12 +1,21 @@
-import type { ConsumeMessage } from 'amqplib';
+import { randomUUID } from 'node:crypto';
+import { MessageError } from '@oncebox/message';
+import type { ConsumeMessage, MessageProperties, Options } from 'amqplib';
 import type { Sending } from './confirms.ts';
 
-const ATTEMPTS = 'x-oncebox-attempts';
-const ROUTING_KEY = 'x-oncebox-routing-key';
-const FIRST_FAILURE = 'x-oncebox-first-failure';
-const LAST_FAILURE = 'x-oncebox-last-failure';
-const CONSUMER = 'x-oncebox-consumer';
-const REASON = 'x-oncebox-reason';
+/** Our notes on a message that failed, in its copies' headers. */
+export const NOTE = {
+  attempts: 'x-oncebox-attempts',
+  routingKey: 'x-oncebox-routing-key',
+  firstFailure: 'x-oncebox-first-failure',
+  lastFailure: 'x-oncebox-last-failure',
+  consumer: 'x-oncebox-consumer',
+  reason: 'x-oncebox-reason',
+  errorClass: 'x-oncebox-error-class',
+  /** Makes each copy another: several messages without an id may be the same in all else. */
+  copy: 'x-oncebox-copy',
+} as const;
+const NOTES: ReadonlySet<string> = new Set(Object.values(NOTE));
 
 /**
  * Headers that are not the sender's words but the broker's notes on one copy's way, and `CC`, which would send our copy to
@@ -14,25 +23,37 @@ const REASON = 'x-oncebox-reason';
  */
 const NOT_COPIED: ReadonlySet<string> = new Set(['x-death', 'x-delivery-count', 'x-acquired-count', 'CC']);
 const isCopied = ([name]: [string, unknown]): boolean => !NOT_COPIED.has(name) && !/^x-(first|last)-death-/.test(name);
+const isOriginal = (entry: [string, unknown]): boolean => isCopied(entry) && !NOTES.has(entry[0]);
 
 /** How many attempts at this message have failed before this delivery, by our own count; a crash or an outage is none. */
 export function failedAttempts({ properties }: ConsumeMessage): number {
-  const value: unknown = properties.headers?.[ATTEMPTS];
+  const value: unknown = properties.headers?.[NOTE.attempts];
   return typeof value === 'number' && value > 0 ? value : 0;
 }
 
 /** The key that the message was first published with. */
 export function originalRoutingKey({ properties, fields }: ConsumeMessage): string {
-  const value: unknown = properties.headers?.[ROUTING_KEY];
+  const value: unknown = properties.headers?.[NOTE.routingKey];
   return typeof value === 'string' ? value : fields.routingKey;
 }
 
 /**
- * The same message for a retry queue or the dead queue, with a record of its failures.
- *
- * `expiration` is left out, because it would make the copy vanish from the dead queue, and `userId`, which the broker compares
- * with the sender's.
+ * What of a message's properties goes with its copies. `expiration` does not, because it would make a copy vanish from the dead
+ * queue, and neither does `userId`, which the broker compares with the sender's.
  */
+const copiedProperties = (properties: Partial<MessageProperties>): Options.Publish => ({
+  contentType: properties.contentType,
+  contentEncoding: properties.contentEncoding,
+  priority: properties.priority,
+  correlationId: properties.correlationId,
+  replyTo: properties.replyTo,
+  messageId: properties.messageId,
+  timestamp: properties.timestamp,
+  type: properties.type,
+  appId: properties.appId,
+});
+
+/** The same message for a retry queue or the dead queue, with a record of its failures. */
 export function copyTo(
   queue: string,
   message: ConsumeMessage,
@@ -41,40 +62,53 @@ export function copyTo(
   const { properties, content } = message;
   const now = new Date().toISOString();
   const original = Object.fromEntries(Object.entries(properties.headers ?? {}).filter(isCopied));
-  const given = {
-    contentType: properties.contentType,
-    contentEncoding: properties.contentEncoding,
-    priority: properties.priority,
-    correlationId: properties.correlationId,
-    replyTo: properties.replyTo,
-    messageId: properties.messageId,
-    timestamp: properties.timestamp,
-    type: properties.type,
-    appId: properties.appId,
-  };
-  return {
-    exchange: '',
-    routingKey: queue,
-    body: content,
-    options: {
-      ...given,
-      persistent: true,
-      mandatory: true,
-      headers: {
-        ...original,
-        [ROUTING_KEY]: originalRoutingKey(message),
-        [ATTEMPTS]: failure.attempts,
-        [CONSUMER]: failure.consumer,
-        [FIRST_FAILURE]: original[FIRST_FAILURE] ?? now,
-        [LAST_FAILURE]: now,
-        [REASON]: classOf(failure.error),
-      },
-    },
-  };
+  return toQueue(queue, content, properties, {
+    ...original,
+    [NOTE.routingKey]: originalRoutingKey(message),
+    [NOTE.attempts]: failure.attempts,
+    [NOTE.consumer]: failure.consumer,
+    [NOTE.firstFailure]: original[NOTE.firstFailure] ?? now,
+    [NOTE.lastFailure]: now,
+    [NOTE.reason]: reasonFor(failure.error),
+    [NOTE.errorClass]: nameOf(failure.error),
+    [NOTE.copy]: randomUUID(),
+  });
+}
+
+/** A message by the default exchange, which has each queue bound for its own name. */
+export const toQueue = (
+  queue: string,
+  body: Buffer,
+  properties: Partial<MessageProperties>,
+  headers: object,
+): Sending => ({
+  exchange: '',
+  routingKey: queue,
+  body,
+  options: { ...copiedProperties(properties), persistent: true, mandatory: true, headers },
+});
+
+/** A message's properties and headers as its sender gave them, and nothing that depends on how often they were delivered. */
+export function originalProperties({ properties }: ConsumeMessage): object {
+  const headers = Object.fromEntries(Object.entries(properties.headers ?? {}).filter(isOriginal));
+  return { ...copiedProperties(properties), headers };
+}
+
+/** An error's class; of one that names itself after no class, nothing, as it may be anything. */
+function nameOf(error: Error): string {
+  const name = error.name === 'Error' ? error.constructor.name : error.name;
+  return /^[\w$.]{1,200}$/.test(name) ? name : 'Error';
 }
 
 /** `TypeError`, `MessageError ONCEBOX_INVALID_PAYLOAD`. Not the message of an error, which may quote personal data. */
 export function classOf(error: Error): string {
   const code: unknown = Reflect.get(error, 'code');
-  return typeof code === 'string' ? `${error.name} ${code}` : error.name;
+  const name = nameOf(error);
+  return typeof code === 'string' && /^[A-Z][A-Z0-9_]{0,200}$/.test(code) ? `${name} ${code}` : name;
+}
+
+/** What a dead letter says of its error: its class, and of ours that know to quote no data the message too. */
+function reasonFor(error: Error): string {
+  const reason = error instanceof MessageError ? `${classOf(error)}: ${error.message}` : classOf(error);
+  return reason.slice(0, 500).toWellFormed();
 }

@@ -3,6 +3,7 @@ export type BrokerErrorCode =
   | 'ONCEBOX_INVALID_BROKER_URL'
   | 'ONCEBOX_BROKER_CLOSED'
   | 'ONCEBOX_BROKER_LOST'
+  | 'ONCEBOX_NOT_REPLAYED'
   | 'ONCEBOX_TOPOLOGY_MISMATCH';
 
 export class BrokerError extends Error {

@@ -1,17 +1,20 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { deadQueue, fromWire, type Received, retryQueue, type Verdict } from '@oncebox/message';
+import { deadQueue, fromWire, type Inbox, type Received, retryQueue, type Verdict } from '@oncebox/message';
 import type { ChannelModel, ConsumeMessage } from 'amqplib';
+import { openChannel } from './channel.ts';
 import { classOf, copyTo, failedAttempts, originalRoutingKey } from './copies.ts';
 import type { Logger } from './logger.ts';
 import { pauseMs } from './persist.ts';
 import type { Sender } from './sender.ts';
 import { subscribe } from './subscription.ts';
-import { type ConsumerTopology, declareConsumer } from './topology.ts';
+import { declareConsumer } from './topology.ts';
 
-export interface SessionOptions extends ConsumerTopology {
+export interface SessionOptions {
+  readonly inbox: Inbox;
   readonly prefetch: number;
+  readonly deliveryLimit: number;
   readonly logger: Logger;
-  readonly handle: (message: Received) => Promise<Verdict>;
+  /** Says in the log what is away. */
   readonly isAvailable: () => Promise<boolean>;
 }
 
@@ -25,7 +28,7 @@ export interface Session {
   readonly ended: Promise<Error | undefined>;
 }
 
-/** So often may a handler meet an outage that `isAvailable` does not see; then it is a failure of its own. */
+/** So often in a row may a handler meet an outage that `isAvailable` does not see; then it is a failure of its own. */
 const OUTAGES_OF_ITS_OWN = 5;
 
 /**
@@ -36,29 +39,27 @@ const OUTAGES_OF_ITS_OWN = 5;
 const FLUSH_MS = 300;
 
 export async function openSession(connection: ChannelModel, sender: Sender, options: SessionOptions): Promise<Session> {
-  const { name, prefetch, retryDelaysMs, logger } = options;
-  const channel = await connection.createChannel();
-  const ending = new AbortController();
-  const ended = Promise.withResolvers<Error | undefined>();
+  const { inbox, prefetch, deliveryLimit, logger } = options;
+  const { name, retryDelaysMs } = inbox;
+  const { channel, closed, ended, close } = await openChannel(connection);
+  const finished = new AbortController();
+  const ending = AbortSignal.any([finished.signal, closed]);
   const inHand = new Set<Promise<void>>();
   // One at a time until a message comes that was not delivered before: whatever made the last process crash comes first,
   // and a crash counts against everything that was sent ahead with it.
   let narrow = true;
   let settledAt = 0;
-  let open = true;
-  let failure: Error | undefined;
-  let outage: Promise<void> | undefined;
+  let outage: Promise<boolean> | undefined;
   let finishing: Promise<void> | undefined;
 
-  channel.on('error', (error) => {
-    failure = error;
-  });
-  channel.on('close', () => {
-    open = false;
-    ending.abort();
-    ended.resolve(failure);
-  });
-  await declareConsumer(channel, options);
+  try {
+    await declareConsumer(channel, { ...inbox, deliveryLimit });
+    // Not before: who is registered is expected to have handled all that was published since.
+    await inbox.register();
+  } catch (error) {
+    await close();
+    throw error;
+  }
 
   const subscription = subscribe(channel, name, (message) => {
     if (message === null) {
@@ -66,7 +67,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
       void finish();
       return;
     }
-    if (narrow && isFirstDelivery(message) && outage === undefined && !ending.signal.aborted) {
+    if (narrow && isFirstDelivery(message) && outage === undefined && !ending.aborted) {
       narrow = false;
       void subscription.widen(prefetch);
     }
@@ -84,7 +85,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
   async function settle(message: ConsumeMessage): Promise<void> {
     const verdict = await judge(message);
     // With its channel gone, the broker has taken the message back and sends it again; the inbox knows what is done.
-    if (!open) return;
+    if (closed.aborted) return;
     settledAt = performance.now();
     if (!('error' in verdict)) return channel.ack(message);
     if (verdict.kind === 'unavailable') return channel.nack(message, false, true); // finishing during an outage
@@ -97,7 +98,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     else logger.warn({ ...fields, retryInMs }, 'handling failed; it will be tried again');
     // The copy first: between a lost message and one that is there twice, the inbox can repair only the second.
     const outcome = await sender.send(copyTo(queue, message, { consumer: name, attempts, error }));
-    if (!open) return;
+    if (closed.aborted) return;
     settledAt = performance.now();
     if (outcome.kind === 'confirmed') return channel.ack(message);
     // Its headers leave no room for ours. The broker can move it by itself, to the dead queue and without our record.
@@ -113,17 +114,18 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     } catch (error) {
       return { kind: 'dead', error: asError(error) };
     }
-    for (let outages = 0; ; outages++) {
+    for (let unseen = 0; ; ) {
       await outage;
-      const verdict = await options
-        .handle(received)
+      const verdict = await inbox
+        .process(received)
         .catch((error): Verdict => ({ kind: 'retry', error: asError(error) }));
-      if (verdict.kind !== 'unavailable' || ending.signal.aborted) return verdict;
-      if (outages === OUTAGES_OF_ITS_OWN) return { kind: 'retry', error: verdict.error };
-      if (outages > 0) await pause(outages);
+      if (verdict.kind !== 'unavailable' || ending.aborted) return verdict;
+      if (unseen === OUTAGES_OF_ITS_OWN) return { kind: 'retry', error: verdict.error };
+      if (unseen > 0) await pause(unseen);
       outage ??= outlast(verdict.error).finally(() => {
         outage = undefined;
       });
+      unseen = (await outage) ? 0 : unseen + 1;
     }
   }
 
@@ -131,32 +133,35 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
    * Waits until what the handlers stand on is back, without a message being sent to us meanwhile. Those in hand stay in hand and
    * are handled again: given back, each would count as delivered once more (on RabbitMQ 3.10), and a long outage would end in
    * the dead queue.
+   *
+   * @returns whether it was away at all.
    */
-  async function outlast(error: Error): Promise<void> {
-    for (let failures = 0; !(await options.isAvailable()); failures++) {
+  async function outlast(error: Error): Promise<boolean> {
+    let failures = 0;
+    for (; !(await options.isAvailable()); failures++) {
       if (failures === 0) {
         logger.warn({ consumer: name, error: classOf(error) }, 'consuming pauses: what its handlers stand on is away');
         await subscription.widen(0);
       }
       await pause(failures);
-      if (ending.signal.aborted) return;
+      if (ending.aborted) return true;
     }
-    if (ending.signal.aborted || subscription.width > 0) return;
+    if (ending.aborted || subscription.width > 0) return failures > 0;
     logger.info({ consumer: name }, 'consuming goes on');
     await subscription.widen(narrow ? 1 : prefetch);
+    return failures > 0;
   }
 
   const pause = (failures: number): Promise<void> =>
-    delay(pauseMs(failures + 2), undefined, { signal: ending.signal }).catch(() => undefined); // rejects when aborted
+    delay(pauseMs(failures + 2), undefined, { signal: ending }).catch(() => undefined); // rejects when aborted
 
   function finish(): Promise<void> {
     finishing ??= (async () => {
-      ending.abort();
+      finished.abort();
       await subscription.widen(0);
       while (inHand.size > 0) await Promise.all(inHand);
-      await Promise.race([delay(Math.max(0, settledAt + FLUSH_MS - performance.now())), ended.promise]);
-      // It rejects when the channel is closed already, and never settles when the connection dies under it.
-      await Promise.race([channel.close().catch(() => undefined), ended.promise]);
+      await Promise.race([delay(Math.max(0, settledAt + FLUSH_MS - performance.now())), ended]);
+      await close();
     })();
     return finishing;
   }
@@ -167,7 +172,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
       return subscription.width > 0;
     },
     finish,
-    ended: ended.promise,
+    ended,
   };
 }
 

@@ -24,18 +24,31 @@ export interface ConsumerTopology {
 export async function declareConsumer(channel: Channel, topology: ConsumerTopology): Promise<void> {
   const { name, routingKeys, retryDelaysMs, deliveryLimit } = topology;
   await declareEvents(channel);
-  // Every reader that looks and leaves counts as a delivery, and this queue is there to be looked at.
-  await declareQueue(channel, deadQueue(name), { 'x-delivery-limit': -1 });
+  await declareDeadQueue(channel, name);
   for (const delay of retryDelaysMs) {
     await declareQueue(channel, retryQueue(name, delay), {
       ...deadLettersTo(name),
       'x-message-ttl': delay,
-      'x-delivery-limit': -1,
+      'x-delivery-limit': NO_LIMIT,
     });
   }
   await declareQueue(channel, name, { ...deadLettersTo(deadQueue(name)), 'x-delivery-limit': deliveryLimit });
   for (const key of routingKeys) await channel.bindQueue(name, EVENTS_EXCHANGE, key);
 }
+
+/**
+ * A queue without a delivery limit. RabbitMQ 4 has -1 for it and 20 for none given; 3.10 takes -1 for less than any count, and
+ * drops a message the first time that it comes back.
+ */
+const NO_LIMIT = 2 ** 31 - 1;
+
+/**
+ * Every reader that looks and leaves counts as a delivery, and this queue is there to be looked at.
+ *
+ * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH
+ */
+export const declareDeadQueue = (channel: Channel, consumer: string): Promise<void> =>
+  declareQueue(channel, deadQueue(consumer), { 'x-delivery-limit': NO_LIMIT });
 
 /** At-least-once takes both arguments; with either alone the broker drops what it fails to move. */
 const deadLettersTo = (queue: string): Record<string, string> => ({

@@ -1,0 +1,91 @@
+import type { Pool } from '@oncebox/mysql';
+import type { RowDataPacket } from 'mysql2/promise';
+
+// What people and scripts ask of an inbox. Plain reads that lock nothing. Times are ISO 8601 in UTC with microseconds, so that they
+// compare as text.
+
+/** A DATETIME(6) in UTC as text. */
+export const iso = (column: string): string => `DATE_FORMAT(${column}, '%Y-%m-%dT%H:%i:%s.%fZ')`;
+
+export interface Registration {
+  readonly consumer: string;
+  readonly type: string;
+  /** It is expected to handle the messages that were written from then on. */
+  readonly since: string;
+}
+
+/** The consumers that workers have registered in this schema, a row for each type that they handle. */
+export async function readRegistrations(pool: Pool): Promise<Registration[]> {
+  const [rows] = await pool.query<(Registration & RowDataPacket)[]>(
+    `SELECT consumer, type, ${iso('since')} AS since FROM consumers ORDER BY consumer, type`,
+  );
+  return rows;
+}
+
+/**
+ * When the consumer handled each of these messages; those that are not in the answer it has not handled, or has forgotten.
+ *
+ * @param ids in hundreds: each is one probe of the primary key.
+ */
+export async function readHandled(
+  pool: Pool,
+  consumer: string,
+  ids: readonly string[],
+): Promise<ReadonlyMap<string, string>> {
+  if (ids.length === 0) return new Map();
+  const [rows] = await pool.query<(RowDataPacket & { id: Buffer; at: string })[]>(
+    `SELECT message_id AS id, ${iso('processed_at')} AS at FROM processed_messages FORCE INDEX (PRIMARY)
+      WHERE consumer = ? AND message_id IN (?)`,
+    // As bytes, which is what the column holds: nothing converts, and nothing folds.
+    [consumer, ids.map((id) => Buffer.from(id, 'utf8'))],
+  );
+  return new Map(rows.map(({ id, at }) => [id.toString('utf8'), at]));
+}
+
+/**
+ * Ids recorded before this may be gone; undefined while none is. To be asked after `readHandled`: an id that retention took
+ * in between is then older than the answer.
+ */
+export async function inboxForgottenBefore(pool: Pool): Promise<string | undefined> {
+  const [rows] = await pool.query<(RowDataPacket & { before: string | null })[]>(
+    `SELECT ${iso('forgotten_before')} AS \`before\` FROM retention WHERE name = 'processed_messages'`,
+  );
+  return rows[0]?.before ?? undefined;
+}
+
+/** What a consumer has in hand. A count ends at `countUpTo`. */
+export interface ConsumerActivity {
+  readonly consumer: string;
+  readonly dead: number;
+  /** Dead letters that the worker is to send again. */
+  readonly replay: number;
+  /** Messages handled within the last hour, by the database's clock. */
+  readonly handledLastHour: number;
+}
+
+const letters = (state: string): string =>
+  `(SELECT COUNT(*) FROM (SELECT 1 FROM dead_letters FORCE INDEX (dead_letters_state)
+     WHERE state = '${state}' AND consumer = ? LIMIT ?) AS counted)`;
+
+const ACTIVITY = `SELECT ? AS consumer, ${letters('dead')} AS dead, ${letters('replay')} AS replay,
+  (SELECT COUNT(*) FROM (SELECT 1 FROM processed_messages FORCE INDEX (processed_messages_age)
+     WHERE processed_at > TIMESTAMPADD(HOUR, -1, UTC_TIMESTAMP(6)) AND consumer = ? LIMIT ?) AS counted) AS handledLastHour`;
+
+/** The registered consumers, and those that have dead letters. */
+export async function readActivity(pool: Pool, countUpTo: number): Promise<ConsumerActivity[]> {
+  const [names] = await pool.query<(RowDataPacket & { consumer: string })[]>(
+    `SELECT consumer FROM consumers UNION SELECT consumer FROM dead_letters WHERE state IN ('dead', 'replay') ORDER BY consumer`,
+  );
+  const activities: ConsumerActivity[] = [];
+  for (const { consumer } of names) {
+    const counted = [consumer, countUpTo];
+    const [rows] = await pool.query<(ConsumerActivity & RowDataPacket)[]>(ACTIVITY, [
+      consumer,
+      ...counted,
+      ...counted,
+      ...counted,
+    ]);
+    activities.push(...rows);
+  }
+  return activities;
+}

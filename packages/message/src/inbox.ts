@@ -1,0 +1,62 @@
+import type { Received, Verdict } from './wire.ts';
+
+/**
+ * The inbox of one consumer as the broker's side sees it: what takes its messages, and what keeps those that were given up.
+ * `createInbox` of @oncebox/inbox makes it, `startConsumer` of @oncebox/rabbitmq works for it; neither knows the other.
+ */
+export interface Inbox {
+  /** The consumer's name, and that of its queue. */
+  readonly name: string;
+  /** What its queue must be bound for. */
+  readonly routingKeys: readonly string[];
+  /** Milliseconds before each further attempt; after the last one a message is dead. */
+  readonly retryDelaysMs: readonly number[];
+  /** Handles one message; the verdict says what to do with its delivery. Never rejects. */
+  process(message: Received): Promise<Verdict>;
+  /** @throws what the database says when nothing could be processed now. */
+  probe(): Promise<void>;
+  /** Writes down who consumes what; called whenever the queue has been declared and bound. @throws when it could not. */
+  register(): Promise<void>;
+  /** Without it, what is given up stays in the dead queue. */
+  readonly deadLetters?: DeadLetters;
+}
+
+export interface DeadLetters {
+  /** Keeps one copy from the dead queue. The same copy again changes nothing. @throws when it is not kept. */
+  keep(letter: DeadLetter): Promise<void>;
+  /**
+   * Sends a small batch of those that were marked for it to their consumer again, and marks each that was sent.
+   *
+   * @returns whether there may be more.
+   * @throws what `send` throws, after marking those that were sent before.
+   */
+  replay(send: SendAgain): Promise<boolean>;
+}
+
+/** Resolves with `sent` when the message is safe with the broker, rejects when it cannot be sent now. */
+export type SendAgain = (letter: DeadMessage) => Promise<'sent' | 'unsendable'>;
+
+/** What a replay needs of a dead letter. */
+export interface DeadMessage {
+  /** The key that it was first published with. */
+  readonly routingKey: string;
+  /** AMQP properties and headers as JSON text, without the notes of its failures. */
+  readonly properties: string;
+  readonly body: Buffer;
+}
+
+/** A message that its consumer, or the broker on its behalf, has given up. */
+export interface DeadLetter extends DeadMessage {
+  readonly messageId: string | undefined;
+  readonly type: string | undefined;
+  readonly version: number | undefined;
+  /** At most 500 characters, without personal data. */
+  readonly reason: string;
+  readonly errorClass: string | undefined;
+  readonly attempts: number;
+  readonly firstFailedAt: Date | undefined;
+  readonly lastFailedAt: Date | undefined;
+  readonly occurredAt: Date | undefined;
+  /** SHA-256 of this copy: the same when the same copy is delivered again. */
+  readonly copyHash: Buffer;
+}
