@@ -61,11 +61,11 @@ test('while what the handlers stand on is away nothing is consumed or counted, a
     done.push(id);
     return handled;
   };
-  const isAvailable = async () => {
+  const probe = async () => {
     probes++;
-    return !away;
+    if (away) throw new OrderError('away');
   };
-  const consumer = start(name, handle, { isAvailable, retryDelaysMs: [] });
+  const consumer = start(name, handle, { probe, retryDelaysMs: [] });
   await expect.poll(() => probes, PATIENCE).toBeGreaterThan(2);
   expect(consumer.consuming).toBe(false);
   away = false;
@@ -95,7 +95,10 @@ test('a stop during an outage gives back what is in hand', async () => {
     up = false;
     return { kind: 'unavailable', error: new OrderError('away') };
   };
-  const consumer = await consume(name, handle, { isAvailable: async () => up });
+  const probe = async () => {
+    if (!up) throw new OrderError('away');
+  };
+  const consumer = await consume(name, handle, { probe });
   send(name);
   await expect.poll(() => refused, PATIENCE).toBe(1);
   await consumer.stop();

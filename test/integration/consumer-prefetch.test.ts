@@ -6,6 +6,7 @@ import {
   consume,
   expectSettled,
   handled,
+  inboxOf,
   newName,
   PATIENCE,
   quiet,
@@ -72,7 +73,6 @@ test('a message that crashes its worker each time ends in the dead queue, alone'
   for (let crashes = 0; crashes < 12 && (await vhost.depth(`${name}.dead`)) === 0; crashes++) {
     const crash = Promise.withResolvers<void>();
     const broker = connect(name);
-    const isAvailable = async () => true;
     const handle = async ({ id }: Received): Promise<Verdict> => {
       if (id === poison.id) {
         crash.resolve();
@@ -83,10 +83,7 @@ test('a message that crashes its worker each time ends in the dead queue, alone'
     };
     const consumer = startConsumer({
       broker,
-      name,
-      routingKeys: [name],
-      handle,
-      isAvailable,
+      inbox: inboxOf(name, handle),
       logger: quiet,
       ...settings,
     });

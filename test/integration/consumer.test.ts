@@ -1,5 +1,4 @@
 import type { Received, Verdict } from '@oncebox/message';
-import { startConsumer } from '@oncebox/rabbitmq';
 import { describe, expect, test } from 'vitest';
 import {
   channel,
@@ -10,10 +9,9 @@ import {
   newName,
   OrderError,
   PATIENCE,
-  quiet,
   read,
   send,
-  started,
+  start,
   vhost,
 } from '../support/consumers.ts';
 
@@ -57,26 +55,18 @@ test('two consumers of one process share its connections and each gets its own c
   const broker = connect(one);
   const routingKeys = [one];
   const consumers = [one, two].map((name) =>
-    startConsumer({
-      broker,
+    start(
       name,
-      routingKeys,
-      handle: async ({ id }): Promise<Verdict> => {
+      async ({ id }) => {
         seen.push(`${name} ${id}`);
         return seen.filter((each) => each === `${name} ${id}`).length < 3
           ? { kind: 'retry', error: new OrderError('no') }
           : handled;
       },
-      isAvailable: async () => true,
-      logger: quiet,
-      retryDelaysMs: [50, 50],
-    }),
+      { broker, routingKeys, retryDelaysMs: [50, 50] },
+    ),
   );
-  for (const consumer of consumers) {
-    started.push(consumer);
-    await expect.poll(() => consumer.consuming, PATIENCE).toBe(true);
-  }
-  started.push({ stop: () => broker.close() });
+  for (const consumer of consumers) await expect.poll(() => consumer.consuming, PATIENCE).toBe(true);
   const id = send(one);
   await expect.poll(() => seen.length, PATIENCE).toBe(6);
   expect(new Set(seen)).toEqual(new Set([`${one} ${id}`, `${two} ${id}`]));
@@ -153,7 +143,9 @@ describe('failures', () => {
     });
     send(name, { messageId: '' });
     const { properties } = await read(`${name}.dead`);
-    expect(properties.headers).toMatchObject({ 'x-oncebox-reason': 'MessageError ONCEBOX_MALFORMED_MESSAGE' });
+    expect(properties.headers).toMatchObject({
+      'x-oncebox-reason': 'MessageError ONCEBOX_MALFORMED_MESSAGE: The message has no messageId',
+    });
     expect(calls).toBe(0);
     await expectSettled(name, consumer);
   });

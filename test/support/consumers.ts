@@ -1,4 +1,4 @@
-import type { Received, Verdict } from '@oncebox/message';
+import type { Inbox, Received, Verdict } from '@oncebox/message';
 import {
   type Broker,
   type Consumer,
@@ -42,15 +42,27 @@ export function connect(name: string): Broker {
   return connectBroker({ urls: [vhost.amqpUrl], name, logger: quiet });
 }
 
+/** An inbox that has no database behind it: the tests of the broker's side say what comes of a message. */
+export const inboxOf = (name: string, process: Inbox['process'], given: Partial<Inbox> = {}): Inbox => ({
+  name,
+  routingKeys: [name],
+  retryDelaysMs: [1_000],
+  process,
+  probe: async () => undefined,
+  register: async () => undefined,
+  ...given,
+});
+
+export type Settings = Partial<Inbox & Omit<ConsumerOptions, 'inbox'>>;
+
 /** A consumer whose queue is bound for its own name, on connections of its own. */
 export function start(
   name: string,
   handle: (message: Received) => Promise<Verdict>,
-  settings: Partial<ConsumerOptions> = {},
+  settings: Settings = {},
 ): Consumer {
-  const broker = connect(name);
-  const given = { broker, name, routingKeys: [name], isAvailable: async () => true, logger: quiet, ...settings };
-  const consumer = startConsumer({ ...given, handle });
+  const broker = settings.broker ?? connect(name);
+  const consumer = startConsumer({ broker, logger: quiet, ...settings, inbox: inboxOf(name, handle, settings) });
   started.push(consumer, { stop: () => broker.close() });
   return consumer;
 }

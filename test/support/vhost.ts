@@ -10,6 +10,8 @@ export interface Vhost {
   channel(): Promise<Channel>;
   /** Messages that are ready in the queue; 0 while it does not exist. By AMQP, because the management API's numbers are seconds old. */
   depth(queue: string): Promise<number>;
+  /** The keys that a queue is bound for, sorted; the first is always the default exchange's. */
+  bindings(queue: string): Promise<unknown[]>;
   /** Waits until the management API knows connections of this name, then has the broker close them, as an operator would. */
   closeConnections(name: string): Promise<void>;
   drop(): Promise<void>;
@@ -55,6 +57,11 @@ export async function createVhost({ amqpUrl, managementUrl }: Servers): Promise<
         if (error instanceof Error && Reflect.get(error, 'code') === 404) return 0; // it closed the channel, too
         throw error;
       }
+    },
+    async bindings(queue) {
+      const listed = await api('GET', `queues/${name}/${queue}/bindings`);
+      if (!Array.isArray(listed)) return [];
+      return listed.map(({ source, routing_key }) => (source === '' ? '' : routing_key)).sort();
     },
     async closeConnections(connectionName) {
       const deadline = Date.now() + 30_000;

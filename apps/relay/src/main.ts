@@ -29,6 +29,7 @@ await run({ logger }, async (stopping) => {
       },
     },
   });
+  logger.info(`Probes on port ${ops.port}`);
   relay.start();
   return [
     { name: 'relay', stop: () => relay.stop() },
