@@ -52,3 +52,15 @@ describe('links', () => {
     expect(without).toEqual([]);
   });
 });
+
+test('every code that an error can have has a line in docs/errors.md or docs/operations.md', () => {
+  const sources = globSync('{apps,packages}/*/src/**/*.ts', { cwd: ROOT }).map((file) =>
+    readFileSync(join(ROOT, file), 'utf8'),
+  );
+  const codes = new Set(sources.join('\n').match(/(?<=')ONCEBOX_[A-Z_]+(?=')/g));
+  expect(codes.size).toBeGreaterThan(20);
+  const documented = ['docs/errors.md', 'docs/operations.md']
+    .map((file) => readFileSync(join(ROOT, file), 'utf8'))
+    .join('\n');
+  expect([...codes].filter((code) => !documented.includes(`\`${code}\``))).toEqual([]);
+});
