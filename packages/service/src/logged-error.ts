@@ -1,7 +1,11 @@
 import { pino } from 'pino';
 
-/** `Duplicate entry 'ada@example.com' for key 'customers.email'`: what stands in the first quotes is data. */
-const QUOTED_DATA = /\b(entry|value:?|near) '[\s\S]*?'(?= (?:for (?:key|column|function)|at (?:row|line))\b|$)/g;
+/**
+ * `Duplicate entry 'ada@example.com' for key 'customers.email'`: what stands in the first quotes is data. It ends at the last
+ * place where the server's words could go on, because data may contain such words too.
+ */
+const QUOTED_DATA =
+  /\b(entry|value:?|near) '(?:[\s\S]*'(?= (?:for (?:key|column|function)|at (?:row|line))\b)|[\s\S]*?'$)/g;
 
 const withoutData = (text: unknown): unknown =>
   typeof text === 'string' ? text.replaceAll(QUOTED_DATA, "$1 '[hidden]'") : text;

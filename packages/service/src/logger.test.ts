@@ -65,6 +65,7 @@ it('hides the data that a database error carries and quotes, and keeps what tell
   for (const text of [
     "Incorrect string value: '\\xF0it's' for column 'name' at row 1",
     "right syntax near 'ada' at line 1",
+    "Duplicate entry 'x' for key 'ada' for key 'customers.customers_email'",
   ]) {
     expect(JSON.stringify(serializeError(new Error(text)))).not.toMatch(/xF0|ada/);
   }
