@@ -7,6 +7,9 @@ const onServers = {
   hookTimeout: 120_000,
 };
 
+/** Each starts many processes, so few run side by side, and after the others. */
+const faults = { testTimeout: 120_000, maxWorkers: 2, sequence: { groupOrder: 1 } };
+
 export default defineConfig({
   // Workspace packages load from their sources; what they publish is built for others.
   ssr: { resolve: { conditions: ['oncebox-source'] } },
@@ -17,6 +20,7 @@ export default defineConfig({
       { extends: true, test: { name: 'unit', include: ['{packages,apps}/*/src/**/*.test.ts', 'test/*.test.ts'] } },
       { extends: true, test: { name: 'integration', include: ['test/integration/**/*.test.ts'], ...onServers } },
       { extends: true, test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], ...onServers } },
+      { extends: true, test: { name: 'faults', include: ['test/faults/**/*.test.ts'], ...onServers, ...faults } },
     ],
   },
 });

@@ -57,6 +57,8 @@ function options(dir: string, data: string, port: number): string[] {
     '--no-defaults',
     `--datadir=${data}`,
     `--init-file=${accounts}`,
+    // A server that starts deletes whatever temporary tables it finds in its tmpdir: in /tmp, those of every other one.
+    `--tmpdir=${dir}`,
     '--bind-address=127.0.0.1',
     `--port=${port}`,
     // Relative to the data directory: a socket's path may have 107 bytes, and a clone may lie deep.

@@ -114,7 +114,8 @@ export function portIsFree(port: number): Promise<boolean> {
 }
 
 export async function requireFreePort(who: string, port: number): Promise<void> {
-  if (await portIsFree(port)) return;
+  // One that was just killed loses its memory, by which we know it, before its sockets.
+  if (await until(() => portIsFree(port), 2_000)) return;
   throw new Error(
     `${who} cannot start: 127.0.0.1:${port} is taken by a process that does not belong to this directory, perhaps ` +
       `another clone's servers. Stop them there with "make down", or see who it is: ss -ltnp 'sport = :${port}'`,

@@ -110,7 +110,7 @@ describe('once', () => {
     const message = received();
     const first = inbox.process(message);
     await entered.promise;
-    const second = inbox.process(message);
+    const second = inboxOf('c').process(message);
     await someoneWaits();
     gate.resolve();
     expect([await first, await second]).toEqual([{ kind: 'handled' }, { kind: 'duplicate' }]);

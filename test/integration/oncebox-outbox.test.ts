@@ -89,7 +89,7 @@ const drain = async (): Promise<void> => {
   while ((await relay.runOnce()).length > 0);
 };
 
-async function add(...messages: ReturnType<typeof Step.message>[]): Promise<void> {
+async function add(...messages: Parameters<typeof outbox.add>[1][]): Promise<void> {
   await transaction(pool, async (tx) => {
     for (const message of messages) await outbox.add(tx, message);
   });

@@ -1,5 +1,7 @@
+import { execFile } from 'node:child_process';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { inject } from 'vitest';
 import { removeNative } from '../../deploy/infra/native.ts';
 import { stop } from '../../deploy/infra/process.ts';
@@ -15,8 +17,13 @@ export interface Broker {
   readonly amqpUrl: string;
   stop(): Promise<void>;
   start(): Promise<void>;
+  /** Whether it blocks whoever publishes, as it does when its memory runs out. */
+  alarm(isOn: boolean): Promise<void>;
   remove(): Promise<void>;
 }
+
+/** rabbitmqctl's arguments. With a limit of nothing, whatever it uses is too much; 0.4 is the default. */
+const limitMemory = (isAlarmed: boolean): string[] => ['set_vm_memory_high_watermark', isAlarmed ? '0' : '0.4'];
 
 /** Of the same kind as the shared servers. A given one cannot be stopped, so there a proxy refuses in its stead. */
 export async function createBroker(): Promise<Broker> {
@@ -33,7 +40,22 @@ async function natively(): Promise<Broker> {
   const start = () => startRabbitmq(dir, ports, () => undefined);
   await start();
   const { amqpUrl } = serversAt('127.0.0.1', ports, 'mariadb');
-  return { amqpUrl, start, stop: () => stop(rabbitmq(dir)), remove: () => removeNative(dir) };
+  const environment = {
+    ...process.env,
+    HOME: join(dir, 'rabbitmq'), // Erlang's cookie
+    RABBITMQ_NODENAME: `oncebox-${ports.amqp}@localhost`,
+    RABBITMQ_CONF_ENV_FILE: join(dir, 'no-such-file'),
+    ERL_EPMD_PORT: String(ports.epmd),
+  };
+  return {
+    amqpUrl,
+    start,
+    stop: () => stop(rabbitmq(dir)),
+    async alarm(isOn) {
+      await promisify(execFile)('/usr/lib/rabbitmq/bin/rabbitmqctl', limitMemory(isOn), { env: environment });
+    },
+    remove: () => removeNative(dir),
+  };
 }
 
 async function inDocker(): Promise<Broker> {
@@ -45,6 +67,10 @@ async function inDocker(): Promise<Broker> {
     amqpUrl: serversAt(container.getHost(), ports, 'mysql').amqpUrl,
     start: () => container.restart(),
     stop: async () => void (await container.stop({ remove: false })),
+    async alarm(isOn) {
+      const { exitCode, output } = await container.exec(['rabbitmqctl', ...limitMemory(isOn)]);
+      if (exitCode !== 0) throw new Error(`rabbitmqctl: ${output}`);
+    },
     remove: async () => void (await container.stop()),
   };
 }
@@ -52,5 +78,7 @@ async function inDocker(): Promise<Broker> {
 async function behindProxy(): Promise<Broker> {
   const vhost = await createVhost(inject('servers'));
   const proxy = await startProxy(vhost.amqpUrl);
-  return { amqpUrl: proxy.url, start: proxy.pass, stop: proxy.refuse, remove: vhost.drop };
+  const alarm = () =>
+    Promise.reject(new Error('A given broker serves others, too: it is not made to run out of memory'));
+  return { amqpUrl: proxy.url, start: proxy.pass, stop: proxy.refuse, alarm, remove: vhost.drop };
 }

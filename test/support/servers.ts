@@ -25,7 +25,7 @@ declare global {
   var testServers: Started | undefined;
 }
 
-interface Started {
+export interface Started {
   readonly servers: Servers;
   readonly source: Source;
   stop(): Promise<void>;
@@ -47,7 +47,7 @@ export async function teardown(): Promise<void> {
   await started?.stop();
 }
 
-async function start(): Promise<Started> {
+export async function start(): Promise<Started> {
   const source = await chooseSource(process.env, GIVEN, engineAnswers);
   console.log(`test servers: ${source}`);
   const begin = { given, docker: inDocker, native: natively }[source];
@@ -68,20 +68,9 @@ async function inDocker(): Promise<Omit<Started, 'source'>> {
   process.env['TESTCONTAINERS_RYUK_DISABLED'] ??= 'true';
   const run = `${process.pid}-${Date.now()}`;
   guard('docker', `${TEST_RUN}=${run}`);
-  const { password } = ADMINISTRATOR;
   // Ports of our choice stay the same when a test restarts a server; those that Docker chooses do not.
   const ports = await freePorts();
-  const mysql = new GenericContainer('mysql:9.7')
-    .withLabels({ [TEST_RUN]: run })
-    .withEnvironment({ MYSQL_ROOT_PASSWORD: password })
-    .withCommand(['--max-connections=500'])
-    .withExposedPorts({ container: 3306, host: ports.database })
-    // By TCP: while the image initialises, a temporary server answers on the socket alone.
-    .withWaitStrategy(
-      Wait.forSuccessfulCommand(`mysql --protocol=tcp --host=127.0.0.1 --password=${password} --execute='SELECT 1'`),
-    )
-    .withStartupTimeout(120_000)
-    .start();
+  const mysql = mysqlContainer(ports, { [TEST_RUN]: run }).start();
   const rabbitmq = rabbitmqContainer(ports, { [TEST_RUN]: run }).start();
   const stop = async (): Promise<void> => {
     for (const { value } of (await Promise.allSettled([mysql, rabbitmq])).filter((r) => r.status === 'fulfilled')) {
@@ -99,6 +88,22 @@ async function inDocker(): Promise<Omit<Started, 'source'>> {
 
 /** For `guard`, which finds a run's containers by it. */
 export const TEST_RUN = 'oncebox.test-run';
+
+export function mysqlContainer({ database }: Ports, labels: Record<string, string>): GenericContainer {
+  const { password } = ADMINISTRATOR;
+  return (
+    new GenericContainer('mysql:9.7')
+      .withLabels(labels)
+      .withEnvironment({ MYSQL_ROOT_PASSWORD: password })
+      .withCommand(['--max-connections=500'])
+      .withExposedPorts({ container: 3306, host: database })
+      // By TCP: while the image initialises, a temporary server answers on the socket alone.
+      .withWaitStrategy(
+        Wait.forSuccessfulCommand(`mysql --protocol=tcp --host=127.0.0.1 --password=${password} --execute='SELECT 1'`),
+      )
+      .withStartupTimeout(120_000)
+  );
+}
 
 export function rabbitmqContainer({ amqp, management }: Ports, labels: Record<string, string>): GenericContainer {
   const { broker, password } = ADMINISTRATOR;

@@ -12,5 +12,7 @@ export const relayConfig = z.object({
   /** Milliseconds between two looks while there is nothing to do. */
   RELAY_POLL_MS: integer(1, 60_000, 20),
   RELAY_RETENTION_HOURS: integer(0, 24 * 365, 24),
+  /** How long a frozen relay keeps what it has claimed, and two more than a pass may take. */
+  RELAY_LEASE_SECONDS: integer(4, 600, 30),
   ...logSettings,
 });

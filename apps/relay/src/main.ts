@@ -16,6 +16,7 @@ await run({ logger }, async (stopping) => {
     batch: config.RELAY_BATCH,
     pollMs: config.RELAY_POLL_MS,
     retentionHours: config.RELAY_RETENTION_HOURS,
+    leaseSeconds: config.RELAY_LEASE_SECONDS,
   });
   const ops = await startOpsServer({
     port: config.RELAY_OPS_PORT,

@@ -1,7 +1,8 @@
-import { defineMessage } from '@oncebox/message';
+import { defineCommand, defineMessage, replyTo } from '@oncebox/message';
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
-import { defineConsumer, on } from './consumer.ts';
+import { defineConsumer } from './consumer.ts';
+import { on } from './handling.ts';
 
 const contract = (type: string, version: number, routingKey: string) =>
   defineMessage({
@@ -62,5 +63,29 @@ describe('defineConsumer', () => {
   test('two versions of one type are one type', () => {
     const both = [on(contract('Moved', 1, 'a'), nothing), on(contract('Moved', 2, 'a'), nothing)];
     expect(defineConsumer({ name: 'reader', handlers: both }).types).toEqual(['Moved']);
+  });
+
+  test('messages share transactions unless a handler prepares its work', () => {
+    const plain = on(contract('Moved', 1, 'a'), nothing);
+    const prepared = on(contract('Left', 1, 'b'), { prepare: async () => 1, ...nothing });
+    expect(defineConsumer({ name: 'reader', handlers: [plain] }).batch).toBe(100);
+    expect(defineConsumer({ name: 'reader', handlers: [plain, prepared] }).batch).toBe(1);
+    expect(() => defineConsumer({ name: 'reader', handlers: [plain, prepared], batch: 2 })).toThrow('prepare');
+  });
+
+  test.each([0, 1.5, 1_001])('a batch of %j is refused', (batch) => {
+    const handlers = [on(contract('Moved', 1, 'a'), nothing)];
+    expect(() => defineConsumer({ name: 'reader', handlers, batch })).toThrow('batch must be');
+  });
+
+  test('a command is bound on the exchange of commands, and refused to a consumer that does not own it', () => {
+    const payload = z.strictObject({ replyTo });
+    const Move = defineCommand({ type: 'Move', version: 1, owner: 'mover', payload });
+    const handlers = [on(Move, nothing), on(contract('Moved', 1, 'thing.moved'), nothing)];
+    expect(defineConsumer({ name: 'mover', handlers })).toMatchObject({
+      routingKeys: ['thing.moved'],
+      commandKeys: ['mover.Move'],
+    });
+    expect(() => defineConsumer({ name: 'reader', handlers })).toThrow('the command mover.Move belongs to');
   });
 });

@@ -1,62 +1,6 @@
-import { type Contract, parsePayload, type Received } from '@oncebox/message';
-import type { Transaction } from '@oncebox/mysql';
+import { COMMANDS_EXCHANGE, type Contract } from '@oncebox/message';
 import { InboxError } from './errors.ts';
-
-/** A received message whose payload has passed its contract. */
-export type Incoming<Payload> = Omit<Received, 'payload'> & { readonly payload: Payload };
-
-/** What runs on the transaction that also records the message. */
-export type Work = (tx: Transaction) => Promise<void>;
-
-/** What a consumer does with one version of one message; `on` makes it. */
-export interface Handling {
-  readonly contract: Contract;
-  /**
-   * Reads the payload, and returns what prepares the work. The signal is aborted when the handler's deadline passes.
-   *
-   * @throws MessageError ONCEBOX_INVALID_PAYLOAD
-   */
-  read(received: Received): (signal: AbortSignal) => Promise<Work>;
-}
-
-/**
- * Handles one version of one message.
- *
- * `handle` runs on a transaction that also records the message's id, so all that it does **on `tx`** takes effect once, its
- * `outbox.add` included. It may run more than once (a deadlock rolls back and repeats it), so what it does elsewhere may too. Calls to
- * other services belong in `prepare`, which runs before the transaction, as no row lock should be held across a network call; its
- * result is passed to `handle`. Give its signal to those calls: it is aborted at the consumer's deadline, when the message is no longer
- * this attempt's and a late answer would come to nothing.
- */
-export function on<Payload, Prepared>(
-  contract: Contract<string, Payload>,
-  handler: {
-    prepare(message: Incoming<Payload>, signal: AbortSignal): Promise<Prepared>;
-    handle(tx: Transaction, message: Incoming<Payload>, prepared: Prepared): Promise<void>;
-  },
-): Handling;
-export function on<Payload>(
-  contract: Contract<string, Payload>,
-  handler: { handle(tx: Transaction, message: Incoming<Payload>): Promise<void> },
-): Handling;
-export function on<Payload>(
-  contract: Contract<string, Payload>,
-  handler: {
-    prepare?(message: Incoming<Payload>, signal: AbortSignal): Promise<unknown>;
-    handle(tx: Transaction, message: Incoming<Payload>, prepared: unknown): Promise<void>;
-  },
-): Handling {
-  return {
-    contract,
-    read(received) {
-      const message = { ...received, payload: parsePayload(contract, received.payload) };
-      return async (signal) => {
-        const prepared = await handler.prepare?.(message, signal);
-        return (tx) => handler.handle(tx, message, prepared);
-      };
-    },
-  };
-}
+import type { Handling } from './handling.ts';
 
 export interface ConsumerDefinition {
   /** Also the name of its queue and of its rows in processed_messages: a new name would handle everything again. */
@@ -72,16 +16,40 @@ export interface ConsumerDefinition {
    * 60,000, at most 25 min: the broker takes back a message that is in hand for 30 min.
    */
   readonly deadlineMs?: number;
+  /**
+   * Most messages that share a transaction; 1 gives each its own. Default 100, and 1 where a handler has a `prepare`. A message that
+   * fails is taken back alone. Messages of one key are handled in the order of their arrival. Handlers that take long (tens of
+   * milliseconds) are better off with 1: then as many run side by side as the pool has connections.
+   */
+  readonly batch?: number;
+  /**
+   * Messages of one key take effect in the order in which they were announced, over all workers and retries. One that fails holds
+   * its own key, and no other, until it succeeds or is dead. Its handlers have no `prepare`. Default false. Changing it gives the
+   * consumer other queues: let the old ones run empty, then delete them.
+   */
+  readonly ordered?: boolean;
+  /**
+   * Of an ordered consumer, what its key does when a message is dead: `hold` until the dead letter is replayed or discarded, or
+   * `continue` with the next. Default `hold`.
+   */
+  readonly whenDead?: WhenDead;
 }
+
+export type WhenDead = 'hold' | 'continue';
 
 export interface Consumer {
   readonly name: string;
-  /** What its queue must be bound for. */
+  /** What its queue must be bound for on the exchange of events. */
   readonly routingKeys: readonly string[];
+  /** The same on the exchange of commands: it is the only consumer with these keys. */
+  readonly commandKeys: readonly string[];
   /** What it handles, in whichever version. */
   readonly types: readonly string[];
   readonly retryDelaysMs: readonly number[];
   readonly deadlineMs: number;
+  readonly batch: number;
+  /** Set for a consumer that is ordered. */
+  readonly ordered?: { readonly whenDead: WhenDead };
   handlingOf(type: string, version: number): Handling | undefined;
 }
 
@@ -90,17 +58,22 @@ const NAME = /^[a-z][a-z0-9._-]{0,99}$/;
 const RETRY_DELAYS_MS: readonly number[] = [1_000, 5_000, 30_000, 120_000, 600_000];
 const LONGEST_DELAY_MS = 2 ** 31 - 1;
 const DEADLINE_MS = 60_000;
+const BATCH = 100;
+const LARGEST_BATCH = 1_000;
 const LONGEST_DEADLINE_MS = 25 * 60_000;
 
 /**
- * @throws InboxError ONCEBOX_INVALID_CONSUMER for a name that is no queue name, for no handlers, for two of one message, and for
- *   delays or a deadline out of bounds.
+ * @throws InboxError ONCEBOX_INVALID_CONSUMER for a name that is no queue name, for no handlers, for two of one message, for delays,
+ *   a deadline or a batch out of bounds, and for a batch of handlers that prepare.
  */
 export function defineConsumer({
   name,
   handlers,
   retryDelaysMs = RETRY_DELAYS_MS,
   deadlineMs = DEADLINE_MS,
+  batch = handlers.some(({ prepares }) => prepares) ? 1 : BATCH,
+  ordered = false,
+  whenDead,
 }: ConsumerDefinition): Consumer {
   const refuse = (why: string): never => {
     throw new InboxError('ONCEBOX_INVALID_CONSUMER', `Consumer ${JSON.stringify(name)}: ${why}`);
@@ -114,6 +87,15 @@ export function defineConsumer({
   if (!isWithin(deadlineMs, LONGEST_DEADLINE_MS)) {
     refuse(`deadlineMs must be a whole number of milliseconds from 1 to ${LONGEST_DEADLINE_MS}`);
   }
+  if (!isWithin(batch, LARGEST_BATCH)) refuse(`batch must be a whole number from 1 to ${LARGEST_BATCH}`);
+  if (batch > 1 && handlers.some(({ prepares }) => prepares)) {
+    refuse(
+      'a handler with prepare has a transaction of its own: leave batch out, or give the others a consumer of their own',
+    );
+  }
+  if (ordered && handlers.some(({ prepares }) => prepares)) refuse('an ordered consumer has no handler with prepare');
+  if (!ordered && whenDead !== undefined)
+    refuse('whenDead is for an ordered consumer: nobody waits for a dead message otherwise');
   const handlings = new Map<string, Handling>();
   for (const handling of handlers) {
     const { type, version } = handling.contract;
@@ -121,12 +103,22 @@ export function defineConsumer({
     if (handlings.has(key)) refuse(`two handlers for ${key}; one would never run`);
     handlings.set(key, handling);
   }
+  const keysOn = (isWanted: (contract: Contract) => boolean): string[] => [
+    ...new Set(handlers.map(({ contract }) => contract).flatMap((each) => (isWanted(each) ? each.routingKey : []))),
+  ];
+  const commandKeys = keysOn(({ exchange }) => exchange === COMMANDS_EXCHANGE);
+  // A second consumer of a command would do it twice: the owner's name is in the key, and the queue of that name is one.
+  const foreign = commandKeys.find((key) => !key.startsWith(`${name}.`));
+  if (foreign !== undefined) refuse(`the command ${foreign} belongs to the consumer that its key begins with`);
   return {
     name,
-    routingKeys: [...new Set(handlers.map(({ contract }) => contract.routingKey))],
+    routingKeys: keysOn(({ exchange }) => exchange !== COMMANDS_EXCHANGE),
+    commandKeys,
     types: [...new Set(handlers.map(({ contract }) => contract.type))],
     retryDelaysMs,
     deadlineMs,
+    batch,
+    ...(ordered ? { ordered: { whenDead: whenDead ?? 'hold' } } : {}),
     handlingOf: (type, version) => handlings.get(`${type} v${version}`),
   };
 }

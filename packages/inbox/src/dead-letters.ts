@@ -1,6 +1,6 @@
-import type { DeadLetters, SendAgain } from '@oncebox/message';
+import type { DeadLetter, DeadLetters, SendAgain } from '@oncebox/message';
 import { isDuplicateKey, type Pool, type Transaction, transaction } from '@oncebox/mysql';
-import type { RowDataPacket } from 'mysql2/promise';
+import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 
 /** Sent while their rows are locked, one after another; few, so that one transaction does not last. */
 const BATCH = 20;
@@ -15,38 +15,9 @@ interface Row extends RowDataPacket {
 export function deadLetters(pool: Pool, consumer: string): DeadLetters {
   return {
     async keep(letter) {
-      const { messageId, type, version, routingKey, properties, body, reason, errorClass, attempts } = letter;
-      const { firstFailedAt, lastFailedAt, occurredAt, copyHash } = letter;
-      const id = messageId === undefined ? null : Buffer.from(messageId, 'utf8');
       try {
         // In a transaction for its deadline: on a connection that has died in silence a statement would wait for ever.
-        await transaction(
-          pool,
-          (tx) =>
-            // A prepared statement, which sends the body as it is; a query would send it in hexadecimal, at twice its size.
-            tx.execute(
-              `INSERT INTO dead_letters (consumer, message_id, type, version, routing_key, properties, body, reason, error_class,
-                                         attempts, first_failed_at, last_failed_at, occurred_at, copy_hash)
-               VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-              [
-                consumer,
-                id !== null && id.length > 255 ? null : id, // the properties have it whole
-                type ?? null,
-                version ?? null,
-                routingKey,
-                properties,
-                body,
-                reason,
-                errorClass ?? null,
-                attempts,
-                firstFailedAt ?? null,
-                lastFailedAt ?? null,
-                occurredAt ?? null,
-                copyHash,
-              ],
-            ),
-          { timeoutMs: 20_000 },
-        );
+        await transaction(pool, (tx) => insertDeadLetter(tx, consumer, letter), { timeoutMs: 20_000 });
       } catch (error) {
         // The only key that a copy can meet is its own: the worker before died between this insert and its ack.
         if (!isDuplicateKey(error)) throw error;
@@ -62,8 +33,8 @@ export function deadLetters(pool: Pool, consumer: string): DeadLetters {
           // The lock is the claim: a worker that dies gives its rows back at once, and the others pass them by. The index is forced so that
           // no other row is locked on the way, which an operator may be editing.
           const [rows] = await tx.query<(RowDataPacket & { id: string })[]>(
-            `SELECT CAST(id AS CHAR) AS id FROM dead_letters FORCE INDEX (dead_letters_state)
-              WHERE state = 'replay' AND consumer = ? ORDER BY id LIMIT ${BATCH} FOR UPDATE SKIP LOCKED`,
+            `SELECT CAST(d.id AS CHAR) AS id FROM dead_letters AS d FORCE INDEX (dead_letters_state)
+              WHERE d.state = 'replay' AND d.consumer = ? ORDER BY d.id LIMIT ${BATCH} FOR UPDATE SKIP LOCKED`,
             [consumer],
           );
           for (const { id } of rows) {
@@ -85,6 +56,36 @@ export function deadLetters(pool: Pool, consumer: string): DeadLetters {
       return found === BATCH;
     },
   };
+}
+
+/** @returns its id. */
+export async function insertDeadLetter(tx: Transaction, consumer: string, letter: DeadLetter): Promise<string> {
+  const { messageId, type, version, routingKey, properties, body, reason, errorClass, attempts } = letter;
+  const { firstFailedAt, lastFailedAt, occurredAt, copyHash } = letter;
+  const id = messageId === undefined ? null : Buffer.from(messageId, 'utf8');
+  // A prepared statement, which sends the body as it is; a query would send it in hexadecimal, at twice its size.
+  const [{ insertId }] = await tx.execute<ResultSetHeader>(
+    `INSERT INTO dead_letters (consumer, message_id, type, version, routing_key, properties, body, reason, error_class,
+                               attempts, first_failed_at, last_failed_at, occurred_at, copy_hash)
+     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    [
+      consumer,
+      id !== null && id.length > 255 ? null : id, // the properties have it whole
+      type ?? null,
+      version ?? null,
+      routingKey,
+      properties,
+      body,
+      reason,
+      errorClass ?? null,
+      attempts,
+      firstFailedAt ?? null,
+      lastFailedAt ?? null,
+      occurredAt ?? null,
+      copyHash,
+    ],
+  );
+  return String(insertId);
 }
 
 /** Reads each body when its turn comes: together they may be large. */

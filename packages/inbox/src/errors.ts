@@ -1,5 +1,5 @@
 /** Stable codes of this package; each has a line in docs/errors.md. */
-export type InboxErrorCode = 'ONCEBOX_INVALID_CONSUMER' | 'ONCEBOX_HANDLER_DEADLINE';
+export type InboxErrorCode = 'ONCEBOX_INVALID_CONSUMER' | 'ONCEBOX_HANDLER_DEADLINE' | 'ONCEBOX_HANDLER_CRASHED';
 
 /** A consumer that could not work as it is defined, or a handler that took too long. */
 export class InboxError extends Error {

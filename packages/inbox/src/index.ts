@@ -1,13 +1,7 @@
 export type { Inbox } from '@oncebox/message';
-export {
-  type Consumer,
-  type ConsumerDefinition,
-  defineConsumer,
-  type Handling,
-  type Incoming,
-  on,
-} from './consumer.ts';
+export { type Consumer, type ConsumerDefinition, defineConsumer, type WhenDead } from './consumer.ts';
 export { InboxError, type InboxErrorCode, NonRetryableError } from './errors.ts';
+export { type Handling, type Incoming, on, onBatch } from './handling.ts';
 export { createInbox } from './inbox.ts';
 export {
   type ConsumerActivity,
@@ -31,3 +25,4 @@ export {
   type Sent,
 } from './replay.ts';
 export { forgetProcessed, PROCESSED_MESSAGES } from './retention.ts';
+export type { InboxSignal, InboxSignals } from './signals.ts';

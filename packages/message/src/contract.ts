@@ -33,6 +33,12 @@ export interface Lineage {
   readonly traceparent?: string;
 }
 
+/** What a message that is caused by another one carries on of it. */
+export const causedBy = ({ id, lineage }: { readonly id: string; readonly lineage: Lineage }): Lineage => ({
+  ...lineage,
+  causationId: id,
+});
+
 /** A message that is about to be written. Only its contract makes one, so a message of one contract is not another's. */
 export interface Message<Type extends string = string, Payload = unknown> {
   readonly contract: Contract<Type, Payload>;

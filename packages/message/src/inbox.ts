@@ -7,10 +7,17 @@ import type { Received, Verdict } from './wire.ts';
 export interface Inbox {
   /** The consumer's name, and that of its queue. */
   readonly name: string;
-  /** What its queue must be bound for. */
+  /** What its queue must be bound for on the exchange of events. */
   readonly routingKeys: readonly string[];
+  /** The same on the exchange of commands, for a consumer that owns commands. */
+  readonly commandKeys?: readonly string[];
   /** Milliseconds before each further attempt; after the last one a message is dead. */
   readonly retryDelaysMs: readonly number[];
+  /** Set for a consumer that handles each key in order: it has several queues, and keeps what failed in its own store. */
+  readonly ordered?: {
+    /** Handles one message that was held and is due. @returns undefined when none is. @throws what the database says. */
+    handleHeld(): Promise<HeldOutcome | undefined>;
+  };
   /** Handles one message; the verdict says what to do with its delivery. Never rejects. */
   process(message: Received): Promise<Verdict>;
   /** @throws what the database says when nothing could be processed now. */
@@ -19,6 +26,14 @@ export interface Inbox {
   register(): Promise<void>;
   /** Without it, what is given up stays in the dead queue. */
   readonly deadLetters?: DeadLetters;
+}
+
+export interface HeldOutcome {
+  readonly messageId: string;
+  /** Why it goes on being held, or is a dead letter now; absent when it is done. */
+  readonly failure?: Error;
+  readonly attempts: number;
+  readonly dead: boolean;
 }
 
 export interface DeadLetters {

@@ -1,7 +1,27 @@
-export { type Contract, defineMessage, type Lineage, type Message } from './contract.ts';
+export {
+  type CommandDefinition,
+  type CommandOutcome,
+  defineCommand,
+  type ReplyPayload,
+  type ReplyTo,
+  repliesTo,
+  reply,
+  replyTo,
+} from './command.ts';
+export { type Contract, causedBy, defineMessage, type Lineage, type Message } from './contract.ts';
 export { MessageError, type MessageErrorCode } from './errors.ts';
-export type { DeadLetter, DeadLetters, DeadMessage, Inbox, SendAgain } from './inbox.ts';
-export { deadQueue, EVENTS_EXCHANGE, retryQueue } from './names.ts';
+export { classOf, nameOf, reasonOf } from './failure.ts';
+export type { DeadLetter, DeadLetters, DeadMessage, HeldOutcome, Inbox, SendAgain } from './inbox.ts';
+export {
+  COMMANDS_EXCHANGE,
+  deadQueue,
+  EVENTS_EXCHANGE,
+  orderedQueues,
+  PARTITION_HEADER,
+  PARTITIONS,
+  retryQueue,
+} from './names.ts';
 export { parsePayload } from './payload.ts';
+export { defineRequest, type RequestContract, type RequestDefinition } from './request.ts';
 export { decodeLineage, type NewOutboxRow, toOutboxRow } from './row.ts';
 export { type Delivery, fromWire, type OutgoingMessage, type Received, toWire, type Verdict } from './wire.ts';

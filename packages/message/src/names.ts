@@ -1,6 +1,9 @@
 /** The topic exchange of every event. Relay and worker both declare it, so that either may start first. */
 export const EVENTS_EXCHANGE = 'oncebox.events';
 
+/** The topic exchange of every command and of the answers to them: each key has one owner. */
+export const COMMANDS_EXCHANGE = 'oncebox.commands';
+
 /** `250` → `250ms`, `5000` → `5s`, `120000` → `2m`: what a retry queue is called by. */
 function shortDelay(milliseconds: number): string {
   if (milliseconds % 60_000 === 0) return `${milliseconds / 60_000}m`;
@@ -11,6 +14,19 @@ function shortDelay(milliseconds: number): string {
 /** Where a failed message waits `milliseconds` before it goes back to the consumer's own queue. */
 export const retryQueue = (consumer: string, milliseconds: number): string =>
   `${consumer}.retry.${shortDelay(milliseconds)}`;
+
+/** How many partitions the ordering keys are spread over: the range of the outbox column `partition_id`, and of the header. */
+export const PARTITIONS = 16;
+
+/** The header that carries a message's partition, as text. */
+export const PARTITION_HEADER = 'partition';
+
+/** An ordered consumer has as many queues, each with its share of the partitions and one worker at a time. */
+const ORDERED_QUEUES = 4;
+
+/** The queues of an ordered consumer; partition p belongs to the one at p % their number. */
+export const orderedQueues = (consumer: string): string[] =>
+  Array.from({ length: ORDERED_QUEUES }, (_, index) => `${consumer}.${index}`);
 
 /** Where messages go that the consumer has given up on. */
 export const deadQueue = (consumer: string): string => `${consumer}.dead`;

@@ -1,5 +1,7 @@
 import type { Lineage } from './contract.ts';
 import { MessageError } from './errors.ts';
+import type { DeadMessage } from './inbox.ts';
+import { PARTITION_HEADER } from './names.ts';
 
 /** A committed message on its way to the broker: what a row says, and nothing of the contract it came from. */
 export interface OutgoingMessage {
@@ -7,6 +9,8 @@ export interface OutgoingMessage {
   readonly type: string;
   readonly version: number;
   readonly aggregateId: string;
+  /** Of its ordering key, as its outbox row says; what an ordered consumer's queues divide the keys by. */
+  readonly partition?: number;
   /** JSON text; sent byte for byte. */
   readonly payload: string;
   readonly lineage: Lineage;
@@ -48,6 +52,8 @@ export function toWire(message: OutgoingMessage): { body: Buffer; properties: Wi
     'cloudEvents:subject': message.aggregateId,
     schemaversion: message.version,
   };
+  // Text: a headers exchange compares types too, and clients differ in which integer type they send.
+  if (message.partition !== undefined) headers[PARTITION_HEADER] = String(message.partition);
   if (lineage.traceparent !== undefined) headers['traceparent'] = lineage.traceparent;
   if (lineage.causationId !== undefined) headers['causationid'] = lineage.causationId;
   return {
@@ -79,6 +85,10 @@ export interface Received {
   readonly occurredAt: Date | undefined;
   /** The key it was first published with, also after retries. */
   readonly routingKey: string;
+  /** What it takes to keep the message and to read it again; given to the inbox of an ordered consumer. */
+  readonly original?: DeadMessage;
+  /** How often it was delivered before and not settled; given to the inbox of an ordered consumer. */
+  readonly deliveredBefore?: number;
 }
 
 /** What amqplib knows of a delivery, as far as it matters here. */
@@ -136,9 +146,10 @@ export function fromWire({ content, properties, routingKey }: Delivery): Receive
 
 /**
  * What one attempt at a message came to, as the inbox tells the broker's side:
- * `handled` and `duplicate` are acknowledged; `retry` comes back later and counts; `dead` is given up at once;
+ * `handled` and `duplicate` are acknowledged, and so is `held`, which an ordered consumer has in its own store, to be handled later; `retry` comes back later and counts; `dead` is given up at once;
  * `unavailable` is an outage of what the handler stands on: nothing is counted, consumption pauses.
  */
 export type Verdict =
   | { readonly kind: 'handled' | 'duplicate' }
+  | { readonly kind: 'held'; readonly failure?: Error }
   | { readonly kind: 'retry' | 'dead' | 'unavailable'; readonly error: Error };

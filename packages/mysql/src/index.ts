@@ -13,6 +13,8 @@ export type { MigrationSet } from './migration-files.ts';
 export type { MigrationState, MigrationStatus } from './migration-plan.ts';
 export { createPool, type DatabaseUrl, type PoolSettings, parseDatabaseUrl } from './pool.ts';
 export { deleteExpired, type ForgetSettings, keepDeleting, type Retained } from './retention.ts';
+export { savepoint } from './savepoint.ts';
 export type { OnProgress } from './session.ts';
+export type { TransactionSignal, TransactionSignals } from './signals.ts';
 export { assertTransaction, type Transaction, type TransactionOptions, transaction } from './transaction.ts';
 export { type GrantOptions, grantUsers } from './users.ts';

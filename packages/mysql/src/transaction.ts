@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool, PoolConnection } from 'mysql2/promise';
-import { DatabaseError, isContention, isUnavailable } from './errors.ts';
+import { DatabaseError, errnoOf, isContention, isUnavailable } from './errors.ts';
+import { signal } from './signals.ts';
 
 declare const begun: unique symbol;
 
@@ -15,10 +16,21 @@ export interface Transaction {
 }
 
 const open = new WeakSet<object>();
+const DEADLOCK = 1213;
+const KILL_MS = 1_000;
 
-/** @internal Makes the handle; `end` makes it useless, so that a query after the end is an error and not an autocommit. */
-export function handle(connection: Pick<PoolConnection, 'query' | 'execute'>): { tx: Transaction; end: () => void } {
+/**
+ * @internal Makes the handle. `end` makes it useless, so that a query after the end is an error and not an autocommit. A deadlock does
+ * the same: the server has ended the transaction, and what a caller who caught the error went on to write would be committed
+ * statement by statement. `deadlock` tells that error to whoever is about to commit.
+ */
+export function handle(connection: Pick<PoolConnection, 'query' | 'execute'>): {
+  tx: Transaction;
+  end: () => void;
+  deadlock: () => unknown;
+} {
   let ended = false;
+  let deadlock: unknown;
   const guarded = <F extends (...args: never[]) => unknown>(call: F): F =>
     new Proxy(call, {
       apply(target, _self, args) {
@@ -27,7 +39,14 @@ export function handle(connection: Pick<PoolConnection, 'query' | 'execute'>): {
             'ONCEBOX_NOT_A_TRANSACTION',
             'This transaction has ended: await every query inside it',
           );
-        return Reflect.apply(target, connection, args);
+        if (deadlock !== undefined) throw transactionLost(deadlock);
+        const result: unknown = Reflect.apply(target, connection, args);
+        if (result instanceof Promise) {
+          result.catch((error: unknown) => {
+            if (errnoOf(error) === DEADLOCK) deadlock = error;
+          });
+        }
+        return result;
       },
     });
   // The one place where the brand is given: the object carries exactly what the type says, but for the compile-time symbol.
@@ -39,8 +58,17 @@ export function handle(connection: Pick<PoolConnection, 'query' | 'execute'>): {
       ended = true;
       open.delete(tx);
     },
+    deadlock: () => deadlock,
   };
 }
+
+/** @internal */
+export const transactionLost = (cause: unknown): DatabaseError =>
+  new DatabaseError(
+    'ONCEBOX_TRANSACTION_LOST',
+    'A deadlock has ended this transaction, and its error was caught: pass it on, so that the whole is repeated',
+    { cause },
+  );
 
 /**
  * Refuses what is no open transaction. Called by everything that must be atomic with the caller's own writes.
@@ -99,7 +127,7 @@ export async function transaction<T>(
 
 async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, timeoutMs: number): Promise<T> {
   const connection = await acquire(pool, timeoutMs);
-  const { tx, end } = handle(connection);
+  const { tx, end, deadlock } = handle(connection);
   const deadline = Promise.withResolvers<never>();
   deadline.promise.catch(() => undefined);
   const timer = setTimeout(() => {
@@ -118,15 +146,19 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
     await bounded(connection.query('START TRANSACTION'));
     const result = await bounded(work(tx));
     end();
+    if (deadlock() !== undefined) throw deadlock();
     committing = true;
+    signal('oncebox:transaction:committing', { connectionId: connection.threadId });
     await bounded(connection.query('COMMIT'));
+    signal('oncebox:transaction:committed', { connectionId: connection.threadId });
     connection.release();
     return result;
   } catch (error) {
     end();
     // A connection of unknown state must not go back to the pool: its next borrower would inherit locks, or a server that
     // became read-only (mysql2 drops such a connection by itself only for queries made on the pool).
-    if (isUnavailable(error) || isFatal(error)) connection.destroy();
+    if (isUnavailable(error)) connection.destroy();
+    else if (isFatal(error)) await abandon(pool, connection);
     else {
       await bounded(connection.query('ROLLBACK')).then(
         () => connection.release(),
@@ -174,6 +206,17 @@ async function acquire(pool: Pool, timeoutMs: number): Promise<PoolConnection> {
   } finally {
     clearTimeout(timer);
   }
+}
+
+/**
+ * Leaves a connection whose caller has run out of time while the server may be in good health. Destroying it is not enough: a
+ * session that waits for a lock, or computes, does not notice and keeps its own locks, in an inbox those of messages that somebody is
+ * about to try again. A user may kill sessions of its own. Not waited for long, as the server may be what is slow.
+ */
+async function abandon(pool: Pool, connection: PoolConnection): Promise<void> {
+  connection.destroy();
+  const killed = pool.query('KILL ?', [connection.threadId]).catch(() => undefined); // it has ended by itself
+  await Promise.race([killed, delay(KILL_MS, undefined, { ref: false })]);
 }
 
 const isFatal = (error: unknown): boolean =>

@@ -19,6 +19,8 @@ const MESSAGING: Readonly<Record<string, Readonly<Record<Role, string>>>> = {
   processed_messages: { service: 'SELECT, INSERT, DELETE', relay: '' },
   dead_letters: { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' },
   consumers: { service: 'SELECT, INSERT, DELETE', relay: '' },
+  held_messages: { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' },
+  held_keys: { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' },
   retention: { service: 'SELECT, UPDATE', relay: '' },
 };
 const OWN: Readonly<Record<Role, string>> = { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' };

@@ -28,8 +28,11 @@ export interface Schema {
   readonly pool: Pool;
 }
 
-/** Idle polls before the poll slows down to half its pace. */
-const IDLE_AFTER = 50;
+/** From so many polls in vain in a row on, the pause is so many times as long: each poll is a wake-up that costs more than its query. */
+const SLOWER: readonly (readonly [polls: number, times: number])[] = [
+  [400, 5],
+  [50, 2],
+];
 const ALL = Array.from({ length: PARTITIONS }, (_, partition) => partition);
 
 /** Drains the outbox of one schema: lanes that each run one pass after the other, one prober for all of them, one cleaner. */
@@ -86,7 +89,7 @@ export class Drain {
       const result = wanted.length === 0 ? undefined : await this.#pass({ floors, partitions: wanted, due }, share);
       if (result === undefined || result.claimed.length === 0) {
         this.#idlePolls += 1;
-        await pause(this.#settings.pollMs * (this.#idlePolls > IDLE_AFTER ? 2 : 1), signal);
+        await pause(this.#settings.pollMs * slower(this.#idlePolls), signal);
         return;
       }
       this.#idlePolls = 0;
@@ -178,6 +181,8 @@ interface Probe {
   readonly partitions: readonly number[];
   readonly due: ReadonlySet<number>;
 }
+
+const slower = (idlePolls: number): number => SLOWER.find(([polls]) => idlePolls > polls)?.[1] ?? 1;
 
 const jittered = (milliseconds: number): number => milliseconds * (0.5 + Math.random() / 2);
 

@@ -19,3 +19,4 @@ export type { PassResult } from './pass.ts';
 export type { Outcome, Publisher } from './publisher.ts';
 export { createRelay, type Relay, type RelayOptions } from './relay.ts';
 export { type ReleaseOutcome, type RetryOutcome, release, retryNow } from './release.ts';
+export type { PassSignal, RelaySignals } from './signals.ts';

@@ -16,6 +16,7 @@ import type { Publisher } from './publisher.ts';
 import { forget } from './retention.ts';
 import { keyOf, type OutboxRow } from './row.ts';
 import { type Backoff, hold, park, postpone, settle, unblock, waitForHead } from './settle.ts';
+import { signal, signalPass } from './signals.ts';
 
 export interface PassSettings {
   readonly limits: ReadLimits;
@@ -60,12 +61,13 @@ export async function pass(
   request: PassRequest,
   settings: PassSettings,
 ): Promise<PassResult> {
-  return await transaction(
+  const result = await transaction(
     schema.pool,
     async (tx) => {
       const claimed = await claim(tx, request.partitions, request.share, request.start);
       request.onClaimed?.(claimed);
       if (claimed.length === 0) return { ...NOTHING, claimed };
+      signal('oncebox:relay:claimed', { schema: schema.name, partitions: claimed });
       const dueHere = claimed.filter((partition) => request.due.has(partition));
       const due = dueHere.length === 0 ? [] : await readDue(tx, dueHere, settings.limits.rows);
       const inTurn = await readInTurn(tx, due);
@@ -78,13 +80,18 @@ export async function pass(
       if (due.length > 0) await tidy(tx, due, rows, turns, blocked);
       const sendable = rows.filter((row) => !isBlocked(row));
       const dispatched = await dispatch(sendable, schema.name, publisher);
-      await record(tx, dispatched, blocked, settings);
-      if (settings.deleteRows && dispatched.confirmed.length > 0) await forget(tx, claimed);
-      return {
-        claimed,
+      const outcome = {
         published: dispatched.confirmed.map((row) => row.id),
         refused: dispatched.refused.length,
         parked: dispatched.unsendable.length,
+      };
+      signalPass('published', schema.name, outcome);
+      await record(tx, dispatched, blocked, settings);
+      if (settings.deleteRows && dispatched.confirmed.length > 0) await forget(tx, claimed);
+      signalPass('settled', schema.name, outcome);
+      return {
+        claimed,
+        ...outcome,
         last: dispatched.outage === undefined ? lastReady(rows) : new Map(),
         full: rows.length >= settings.limits.rows,
         outage: dispatched.outage,
@@ -93,6 +100,8 @@ export async function pass(
     // Once: the closure publishes, and the next pass is the retry.
     { attempts: 1, timeoutMs: settings.timeoutMs },
   );
+  signalPass('committed', schema.name, result);
+  return result;
 }
 
 const NO_HEADS: Heads = new Map();

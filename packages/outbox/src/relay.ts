@@ -12,10 +12,15 @@ export interface RelayOptions {
   readonly lanes?: number;
   /** Most rows of one pass. Default 1,000. */
   readonly batch?: number;
-  /** Milliseconds between two looks while there is nothing to do. Default 20. */
+  /** Milliseconds between two looks while there is nothing to do; five times that after some seconds of it. Default 20. */
   readonly pollMs?: number;
   /** Hours for which published rows are kept; 0 deletes them as they are published. Default 24. */
   readonly retentionHours?: number;
+  /**
+   * Seconds without a statement after which the server, by its own clock, ends a session of this relay and so frees what it holds: how
+   * long a frozen host keeps its partitions. A pass has two seconds less, the publisher's wait for a confirm included. Default 30.
+   */
+  readonly leaseSeconds?: number;
   /** The pauses after a message was refused. Default 1 s, doubling up to 5 minutes. */
   readonly backoff?: { readonly firstMs: number; readonly mostMs: number };
 }
@@ -32,8 +37,6 @@ export interface Relay {
 
 /** Bytes of payload of one pass: what bounds the process's memory when messages are large. */
 const PASS_BYTES = 8 * 1024 * 1024;
-/** By the server's clock: after this long without a statement it ends the session, and so frees what a frozen relay holds. */
-const WAIT_TIMEOUT_SECONDS = 30;
 
 /** A relay over the outboxes of one or more schemas. Any number of them may run against the same schemas. */
 export function createRelay({
@@ -44,6 +47,7 @@ export function createRelay({
   batch = 1_000,
   pollMs = 20,
   retentionHours = 24,
+  leaseSeconds = 30,
   backoff = { firstMs: 1_000, mostMs: 300_000 },
 }: RelayOptions): Relay {
   const settings: DrainSettings = {
@@ -53,13 +57,13 @@ export function createRelay({
     backoff,
     deleteRows: retentionHours === 0,
     limits: { rows: batch, bytes: PASS_BYTES },
-    timeoutMs: (WAIT_TIMEOUT_SECONDS - 2) * 1_000,
+    timeoutMs: (leaseSeconds - 2) * 1_000,
     cleanEveryMs: 10_000,
   };
   const schemas = databaseUrls.map((url) => {
     const { schema, host, port } = parseDatabaseUrl(url);
     // The lanes, the prober and the cleaner.
-    const pool = createPool(url, { connections: lanes + 2, session: { wait_timeout: WAIT_TIMEOUT_SECONDS } });
+    const pool = createPool(url, { connections: lanes + 2, session: { wait_timeout: leaseSeconds } });
     return { name: schema, server: `${host}:${port}`, pool };
   });
   const drains = schemas.map((schema) => new Drain(schema, publisher, settings, logger));

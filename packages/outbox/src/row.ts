@@ -25,9 +25,9 @@ export interface OutboxRow {
   readonly anything_waits: number;
 }
 
-/** The ordering key, as one string that no other pair can make. */
-export const keyOf = (row: { aggregatetype: string; aggregateid: string }): string =>
-  JSON.stringify([row.aggregatetype, row.aggregateid]);
+/** The ordering key, as one string that no other pair can make: the length tells where the type ends. */
+export const keyOf = ({ aggregatetype, aggregateid }: { aggregatetype: string; aggregateid: string }): string =>
+  `${aggregatetype.length}:${aggregatetype}${aggregateid}`;
 
 /** @throws MessageError ONCEBOX_INVALID_HEADERS when a plain SQL writer left something else than lineage in `headers`. */
 export const toOutgoing = (row: OutboxRow, schema: string): OutgoingMessage => ({
@@ -35,6 +35,7 @@ export const toOutgoing = (row: OutboxRow, schema: string): OutgoingMessage => (
   type: row.type,
   version: row.version,
   aggregateId: row.aggregateid,
+  partition: row.partition_id,
   payload: row.payload,
   lineage: decodeLineage(row.headers),
   exchange: row.exchange,

@@ -1,6 +1,6 @@
 import { EVENTS_EXCHANGE } from '@oncebox/message';
 import { type ChannelModel, IllegalOperationError, type Options } from 'amqplib';
-import { declareEvents } from './topology.ts';
+import { declareExchanges } from './topology.ts';
 
 /**
  * What became of a message. `returned`, `nacked`: the broker could not route or refused this one. `unsendable`: it can never be
@@ -150,7 +150,7 @@ export async function openConfirmingChannel(
     settleAll(({ sending }) => blame(sending, failure));
     ended.resolve(failure);
   });
-  await declareEvents(channel);
+  await declareExchanges(channel);
 
   return {
     send: (sending) =>

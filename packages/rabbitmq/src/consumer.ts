@@ -1,10 +1,12 @@
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Inbox } from '@oncebox/message';
+import { type Inbox, orderedQueues } from '@oncebox/message';
 import type { Broker } from './broker.ts';
 import { drainDeadQueue } from './drain.ts';
 import { reasonOf } from './errors.ts';
+import { handleHeldMessages } from './held.ts';
 import type { Logger } from './logger.ts';
+import { openOrderedSession } from './ordered-session.ts';
 import { persist } from './persist.ts';
 import { replayDeadLetters } from './replay.ts';
 import { openSession, type Session } from './session.ts';
@@ -19,9 +21,9 @@ export interface ConsumerOptions {
   readonly logger: Logger;
   /** What the log calls that which `probe` asks for, without credentials. Default `the database`. */
   readonly dependency?: string;
-  /** Most messages in hand. Default 100; from 100 to 300 is useful. */
+  /** Most messages in hand. Default 100; from 100 to 300 is useful. An ordered consumer has 50 of each of its queues. */
   readonly prefetch?: number;
-  /** How often the broker delivers a message that is never settled, because its worker crashes, before it is dead. Default 20. */
+  /** How often the broker delivers a message that is never settled, because its worker crashes, before it is dead. Default 20. Not for an ordered consumer. */
   readonly deliveryLimit?: number;
   /** Milliseconds between two looks for dead letters that are marked for replay. Default 1,000. */
   readonly replayPollMs?: number;
@@ -37,7 +39,7 @@ export interface Consumer {
 /**
  * Consumes a queue of its own: declares it with its retry queues and its dead queue, and acknowledges a message when its handler
  * is done, or when a copy of it is safe in a retry queue or the dead queue. Delivery is at least once and in no order across
- * retries. It waits for a broker that is away, and for what its handlers stand on. What comes to the dead queue it moves into the
+ * retries, unless the consumer is ordered: then it has several queues, and what fails is safe in the inbox. It waits for a broker that is away, and for what its handlers stand on. What comes to the dead queue it moves into the
  * inbox's dead letters, and what is marked there for replay it sends to its own queue.
  */
 export function startConsumer({
@@ -52,7 +54,9 @@ export function startConsumer({
   const { name, deadLetters } = inbox;
   const stop = new AbortController();
   const stopped = once(stop.signal, 'abort');
-  let session: Session | undefined;
+  const sessions = new Map<string, Session>(); // by queue
+  const queues = inbox.ordered === undefined ? [name] : orderedQueues(name);
+  const isConsuming = (): boolean => queues.every((queue) => sessions.get(queue)?.consuming === true);
 
   const isAvailable = async (): Promise<boolean> => {
     try {
@@ -64,28 +68,36 @@ export function startConsumer({
     }
   };
 
-  const live = async (): Promise<void> => {
+  /** One session on one queue, from its beginning to its end. */
+  const live = async (queue: string): Promise<void> => {
     if (!(await isAvailable())) return; // to be asked again after a pause
     // Without the means to move a message aside, each failure would be a delivery in vain.
     while (!broker.sender.ready && !stop.signal.aborted) await delay(50);
     const connection = await Promise.race([broker.consuming.connected(), stopped.then(() => undefined)]);
     if (connection === undefined) return;
-    session = await openSession(connection, broker.sender, { inbox, logger, prefetch, deliveryLimit, isAvailable });
-    logger.info({ consumer: name }, 'consuming');
+    const session =
+      inbox.ordered === undefined
+        ? await openSession(connection, broker.sender, { inbox, logger, prefetch, deliveryLimit, isAvailable })
+        : await openOrderedSession(connection, broker.sender, { inbox, queue, logger, isAvailable });
+    sessions.set(queue, session);
+    logger.info({ consumer: name, queue }, 'consuming');
     if (stop.signal.aborted) void session.finish();
     const failure = await session.ended;
-    session = undefined;
+    sessions.delete(queue);
     if (failure !== undefined) throw failure;
   };
-  const parts = [
-    persist(live, stop.signal, (error) => {
-      logger.warn({ consumer: name }, `not consuming: ${error instanceof Error ? error.message : reasonOf(error)}`);
-    }),
-  ];
+  const warn = (error: unknown): void => {
+    logger.warn({ consumer: name }, `not consuming: ${error instanceof Error ? error.message : reasonOf(error)}`);
+  };
+  const parts = queues.map((queue) => persist(() => live(queue), stop.signal, warn));
+  if (inbox.ordered !== undefined) {
+    const { handleHeld } = inbox.ordered;
+    parts.push(handleHeldMessages({ name, handleHeld, logger, isReady: isConsuming, stop: stop.signal }));
+  }
   if (deadLetters !== undefined) {
     const shared = { name, deadLetters, logger, stop: stop.signal };
     // While nothing is consumed there is an outage, which whoever waits for its end logs.
-    const isReady = () => session?.consuming === true && broker.sender.ready;
+    const isReady = () => isConsuming() && broker.sender.ready;
     parts.push(
       drainDeadQueue({ ...shared, deliveryLimit, consuming: broker.consuming }),
       replayDeadLetters({ ...shared, sender: broker.sender, isReady, everyMs: replayPollMs }),
@@ -94,11 +106,11 @@ export function startConsumer({
 
   return {
     get consuming() {
-      return session?.consuming ?? false;
+      return isConsuming();
     },
     async stop() {
       stop.abort();
-      await session?.finish();
+      await Promise.all([...sessions.values()].map((session) => session.finish()));
       await Promise.all(parts);
     },
   };

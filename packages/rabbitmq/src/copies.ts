@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { MessageError } from '@oncebox/message';
+import { nameOf, reasonOf } from '@oncebox/message';
 import type { ConsumeMessage, MessageProperties, Options } from 'amqplib';
 import type { Sending } from './confirms.ts';
 
@@ -69,7 +69,7 @@ export function copyTo(
     [NOTE.consumer]: failure.consumer,
     [NOTE.firstFailure]: original[NOTE.firstFailure] ?? now,
     [NOTE.lastFailure]: now,
-    [NOTE.reason]: reasonFor(failure.error),
+    [NOTE.reason]: reasonOf(failure.error),
     [NOTE.errorClass]: nameOf(failure.error),
     [NOTE.copy]: randomUUID(),
   });
@@ -92,23 +92,4 @@ export const toQueue = (
 export function originalProperties({ properties }: ConsumeMessage): object {
   const headers = Object.fromEntries(Object.entries(properties.headers ?? {}).filter(isOriginal));
   return { ...copiedProperties(properties), headers };
-}
-
-/** An error's class; of one that names itself after no class, nothing, as it may be anything. */
-function nameOf(error: Error): string {
-  const name = error.name === 'Error' ? error.constructor.name : error.name;
-  return /^[\w$.]{1,200}$/.test(name) ? name : 'Error';
-}
-
-/** `TypeError`, `MessageError ONCEBOX_INVALID_PAYLOAD`. Not the message of an error, which may quote personal data. */
-export function classOf(error: Error): string {
-  const code: unknown = Reflect.get(error, 'code');
-  const name = nameOf(error);
-  return typeof code === 'string' && /^[A-Z][A-Z0-9_]{0,200}$/.test(code) ? `${name} ${code}` : name;
-}
-
-/** What a dead letter says of its error: its class, and of ours that know to quote no data the message too. */
-function reasonFor(error: Error): string {
-  const reason = error instanceof MessageError ? `${classOf(error)}: ${error.message}` : classOf(error);
-  return reason.slice(0, 500).toWellFormed();
 }

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { DeadLetter, DeadMessage } from '@oncebox/message';
+import { type DeadLetter, type DeadMessage, orderedQueues } from '@oncebox/message';
 import type { ConsumeMessage } from 'amqplib';
 import type { Sending } from './confirms.ts';
 import { failedAttempts, NOTE, originalProperties, originalRoutingKey, toQueue } from './copies.ts';
@@ -59,11 +59,15 @@ export function replayOf(queue: string, { routingKey, properties, body }: DeadMe
   return toQueue(queue, body, given, { ...headers, [NOTE.routingKey]: routingKey });
 }
 
+/** Its only queue, or one of an ordered consumer. */
+const isQueueOf = (consumer: string, queue: unknown): boolean =>
+  queue === consumer || orderedQueues(consumer).some((each) => each === queue);
+
 /** What the broker writes when it gives up a message of the consumer's queue; the deaths in retry queues are no failures. */
 function deathIn(headers: Readonly<Record<string, unknown>>, queue: string) {
   const deaths: unknown = headers['x-death'];
   const last: unknown = Array.isArray(deaths) ? deaths[0] : undefined; // the latest comes first
-  if (!isObject(last) || last['queue'] !== queue) return undefined;
+  if (!isObject(last) || !isQueueOf(queue, last['queue'])) return undefined;
   const keys = last['routing-keys'];
   const at = last['time'];
   return {

@@ -1,8 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { type DeadLetters, deadQueue } from '@oncebox/message';
+import { classOf, type DeadLetters, deadQueue } from '@oncebox/message';
 import type { ConsumeMessage } from 'amqplib';
 import { openChannel } from './channel.ts';
-import { classOf } from './copies.ts';
 import { deadLetterOf } from './dead-letter.ts';
 import type { Logger } from './logger.ts';
 import { pauseMs, persist } from './persist.ts';

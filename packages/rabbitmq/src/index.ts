@@ -4,4 +4,14 @@ export { type Consumer, type ConsumerOptions, startConsumer } from './consumer.t
 export { BrokerError, type BrokerErrorCode } from './errors.ts';
 export type { Logger } from './logger.ts';
 export { createPublisher, type Publisher } from './publisher.ts';
+export {
+  type Answered,
+  createRequester,
+  type ReplyCounts,
+  type Requester,
+  type RequesterOptions,
+  type RequestOptions,
+} from './requester.ts';
+export { type Responder, type ResponderOptions, startResponder } from './responder.ts';
+export type { ConsumerSignals } from './signals.ts';
 export type { ConnectionState } from './supervisor.ts';

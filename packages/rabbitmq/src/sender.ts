@@ -47,7 +47,7 @@ export function createSender(
     get ready() {
       return channel !== undefined && !stop.signal.aborted && supervisor.state() === 'connected';
     },
-    async send(sending) {
+    send(sending) {
       if (stop.signal.aborted) return unknown('the publisher is closed');
       if (supervisor.state() === 'blocked') return unknown('the broker blocks publishers: memory or disk alarm');
       return channel?.send(sending) ?? unknown('no connection to the broker');
@@ -59,4 +59,4 @@ export function createSender(
   };
 }
 
-const unknown = (reason: string): Outcome => ({ kind: 'unknown', reason });
+const unknown = (reason: string): Promise<Outcome> => Promise.resolve({ kind: 'unknown', reason });

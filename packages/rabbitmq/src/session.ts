@@ -1,11 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { deadQueue, fromWire, type Inbox, type Received, retryQueue, type Verdict } from '@oncebox/message';
+import { classOf, deadQueue, fromWire, type Inbox, type Received, retryQueue, type Verdict } from '@oncebox/message';
 import type { ChannelModel, ConsumeMessage } from 'amqplib';
 import { openChannel } from './channel.ts';
-import { classOf, copyTo, failedAttempts, originalRoutingKey } from './copies.ts';
+import { copyTo, failedAttempts, originalRoutingKey } from './copies.ts';
 import type { Logger } from './logger.ts';
 import { pauseMs } from './persist.ts';
 import type { Sender } from './sender.ts';
+import { signal } from './signals.ts';
 import { subscribe } from './subscription.ts';
 import { declareConsumer } from './topology.ts';
 
@@ -36,7 +37,7 @@ const OUTAGES_OF_ITS_OWN = 5;
  * many come at once), and the broker forgets those it still holds when the channel closes: of 100 given in one go up to 67 were lost
  * on RabbitMQ 3.10 and 4.3, none after 20 ms. AMQP confirms no acknowledgement, so there is nothing to wait for but time.
  */
-const FLUSH_MS = 300;
+export const FLUSH_MS = 300;
 
 export async function openSession(connection: ChannelModel, sender: Sender, options: SessionOptions): Promise<Session> {
   const { inbox, prefetch, deliveryLimit, logger } = options;
@@ -87,7 +88,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     // With its channel gone, the broker has taken the message back and sends it again; the inbox knows what is done.
     if (closed.aborted) return;
     settledAt = performance.now();
-    if (!('error' in verdict)) return channel.ack(message);
+    if (!('error' in verdict)) return ack(message);
     if (verdict.kind === 'unavailable') return channel.nack(message, false, true); // finishing during an outage
     const { error } = verdict;
     const attempts = failedAttempts(message) + 1;
@@ -100,11 +101,16 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     const outcome = await sender.send(copyTo(queue, message, { consumer: name, attempts, error }));
     if (closed.aborted) return;
     settledAt = performance.now();
-    if (outcome.kind === 'confirmed') return channel.ack(message);
+    if (outcome.kind === 'confirmed') return ack(message);
     // Its headers leave no room for ours. The broker can move it by itself, to the dead queue and without our record.
     if (outcome.kind === 'unsendable') return channel.reject(message, false);
     logger.warn({ consumer: name, ...idsOf(message) }, `not moved to ${queue}, so it goes back: ${outcome.reason}`);
     void finish();
+  }
+
+  function ack(message: ConsumeMessage): void {
+    channel.ack(message);
+    signal('oncebox:consumer:acked', { consumer: name, messageId: message.properties.messageId });
   }
 
   async function judge(message: ConsumeMessage): Promise<Verdict> {
@@ -176,12 +182,16 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
   };
 }
 
-function isFirstDelivery({ fields, properties }: ConsumeMessage): boolean {
+const isFirstDelivery = (message: ConsumeMessage): boolean =>
+  !message.fields.redelivered && deliveriesBefore(message) === 0;
+
+/** By the broker's count, which has no entry for a first delivery. */
+export function deliveriesBefore({ properties }: ConsumeMessage): number {
   const count: unknown = properties.headers?.['x-delivery-count'];
-  return !fields.redelivered && !(typeof count === 'number' && count > 0);
+  return typeof count === 'number' ? count : 0;
 }
 
-const idsOf = ({ properties: { messageId, type, correlationId } }: ConsumeMessage): object => ({
+export const idsOf = ({ properties: { messageId, type, correlationId } }: ConsumeMessage): object => ({
   messageId,
   type,
   correlationId,
@@ -190,7 +200,7 @@ const idsOf = ({ properties: { messageId, type, correlationId } }: ConsumeMessag
 const asError = (value: unknown): Error => (value instanceof Error ? value : new Error(String(value)));
 
 /** The calls that led to an error, without its message: that may quote personal data, the duplicate key of an INSERT for one. */
-const whereOf = ({ stack = '' }: Error): string[] =>
+export const whereOf = ({ stack = '' }: Error): string[] =>
   stack
     .split('\n')
     .map((line) => line.trim())

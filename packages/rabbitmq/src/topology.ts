@@ -1,16 +1,27 @@
-import { deadQueue, EVENTS_EXCHANGE, retryQueue } from '@oncebox/message';
+import {
+  COMMANDS_EXCHANGE,
+  deadQueue,
+  EVENTS_EXCHANGE,
+  orderedQueues,
+  PARTITION_HEADER,
+  PARTITIONS,
+  retryQueue,
+} from '@oncebox/message';
 import type { Channel } from 'amqplib';
 import { BrokerError } from './errors.ts';
 
-/** Declares the exchange of all events. Publisher and consumers both do, so that either may start first. */
-export async function declareEvents(channel: Channel): Promise<void> {
-  await explained(`exchange ${EVENTS_EXCHANGE}`, channel.assertExchange(EVENTS_EXCHANGE, 'topic', { durable: true }));
+/** Declares the exchanges of events and of commands. Publisher and consumers both do, so that either may start first. */
+export async function declareExchanges(channel: Channel): Promise<void> {
+  for (const exchange of [EVENTS_EXCHANGE, COMMANDS_EXCHANGE]) {
+    await explained(`exchange ${exchange}`, channel.assertExchange(exchange, 'topic', { durable: true }));
+  }
 }
 
 export interface ConsumerTopology {
   /** Name of the consumer and of its queue. */
   readonly name: string;
   readonly routingKeys: readonly string[];
+  readonly commandKeys?: readonly string[];
   readonly retryDelaysMs: readonly number[];
   /** How often the broker delivers a message that is never settled (crashes) before it goes to the dead queue. */
   readonly deliveryLimit: number;
@@ -22,8 +33,8 @@ export interface ConsumerTopology {
  * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH
  */
 export async function declareConsumer(channel: Channel, topology: ConsumerTopology): Promise<void> {
-  const { name, routingKeys, retryDelaysMs, deliveryLimit } = topology;
-  await declareEvents(channel);
+  const { name, routingKeys, commandKeys = [], retryDelaysMs, deliveryLimit } = topology;
+  await declareExchanges(channel);
   await declareDeadQueue(channel, name);
   for (const delay of retryDelaysMs) {
     await declareQueue(channel, retryQueue(name, delay), {
@@ -34,6 +45,44 @@ export async function declareConsumer(channel: Channel, topology: ConsumerTopolo
   }
   await declareQueue(channel, name, { ...deadLettersTo(deadQueue(name)), 'x-delivery-limit': deliveryLimit });
   for (const key of routingKeys) await channel.bindQueue(name, EVENTS_EXCHANGE, key);
+  for (const key of commandKeys) await channel.bindQueue(name, COMMANDS_EXCHANGE, key);
+}
+
+/**
+ * Declares what an ordered consumer has instead of the one queue: several, each for its share of the partitions and with one active
+ * consumer at a time. A headers exchange of its name divides the messages by their partition; those without one, which no relay of
+ * ours sends, go to the first queue by the alternate exchange, or they would be lost: the relay takes a message for routed that
+ * reaches any exchange. There are no retry queues, as a message that went by one would be overtaken.
+ *
+ * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH
+ */
+export async function declareOrderedConsumer(
+  channel: Channel,
+  { name, routingKeys, commandKeys = [] }: Pick<ConsumerTopology, 'name' | 'routingKeys' | 'commandKeys'>,
+): Promise<void> {
+  const queues = orderedQueues(name);
+  const rest = `${name}.rest`;
+  await declareExchanges(channel);
+  await declareDeadQueue(channel, name);
+  await explained(`exchange ${rest}`, channel.assertExchange(rest, 'fanout', { durable: true }));
+  await explained(
+    `exchange ${name}`,
+    channel.assertExchange(name, 'headers', { durable: true, alternateExchange: rest }),
+  );
+  for (const queue of queues) {
+    await declareQueue(channel, queue, {
+      ...deadLettersTo(deadQueue(name)),
+      'x-delivery-limit': NO_LIMIT,
+      'x-single-active-consumer': true,
+    });
+  }
+  await channel.bindQueue(queues[0] ?? name, rest, '');
+  for (let partition = 0; partition < PARTITIONS; partition++) {
+    const queue = queues[partition % queues.length] ?? name;
+    await channel.bindQueue(queue, name, '', { 'x-match': 'all', [PARTITION_HEADER]: String(partition) });
+  }
+  for (const key of routingKeys) await channel.bindExchange(name, EVENTS_EXCHANGE, key);
+  for (const key of commandKeys) await channel.bindExchange(name, COMMANDS_EXCHANGE, key);
 }
 
 /**
@@ -50,6 +99,17 @@ const NO_LIMIT = 2 ** 31 - 1;
 export const declareDeadQueue = (channel: Channel, consumer: string): Promise<void> =>
   declareQueue(channel, deadQueue(consumer), { 'x-delivery-limit': NO_LIMIT });
 
+/** Highest priority of a request; each priority costs the broker a queue of its own. */
+const MAX_PRIORITY = 5;
+
+/**
+ * A classic queue, as quorum queues refuse priorities, and nothing in it lives longer than somebody waits for the answer.
+ *
+ * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH
+ */
+export const declareRequestQueue = (channel: Channel, queue: string): Promise<void> =>
+  declareQueue(channel, queue, { 'x-queue-type': 'classic', 'x-max-priority': MAX_PRIORITY });
+
 /** At-least-once takes both arguments; with either alone the broker drops what it fails to move. */
 const deadLettersTo = (queue: string): Record<string, string> => ({
   'x-dead-letter-exchange': '',
@@ -58,7 +118,11 @@ const deadLettersTo = (queue: string): Record<string, string> => ({
   'x-overflow': 'reject-publish',
 });
 
-const declareQueue = (channel: Channel, queue: string, settings: Record<string, string | number>): Promise<void> =>
+const declareQueue = (
+  channel: Channel,
+  queue: string,
+  settings: Record<string, string | number | boolean>,
+): Promise<void> =>
   explained(
     `queue ${queue}`,
     channel.assertQueue(queue, { durable: true, arguments: { 'x-queue-type': 'quorum', ...settings } }),

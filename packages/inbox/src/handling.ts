@@ -1,0 +1,112 @@
+import { type Contract, parsePayload, type Received } from '@oncebox/message';
+import type { Transaction } from '@oncebox/mysql';
+
+/** A received message whose payload has passed its contract. */
+export type Incoming<Payload> = Omit<Received, 'payload'> & { readonly payload: Payload };
+
+/** What runs on the transaction that also records the message. */
+export type Work = (tx: Transaction) => Promise<void>;
+
+/** Messages of one handling, one behind the other, that share a transaction. */
+export interface Run {
+  /** @throws MessageError ONCEBOX_INVALID_PAYLOAD; the run is then as it was. */
+  add(received: Received): void;
+  readonly work: Work;
+}
+
+/** What a consumer does with one version of one message; `on` and `onBatch` make it. */
+export interface Handling {
+  readonly contract: Contract;
+  /** Whether something runs before the transaction: such messages do not share one. */
+  readonly prepares: boolean;
+  /**
+   * Reads the payload, and returns what prepares the work. The signal is aborted when the handler's deadline passes.
+   *
+   * @throws MessageError ONCEBOX_INVALID_PAYLOAD
+   */
+  read(received: Received): (signal: AbortSignal) => Promise<Work>;
+  run(): Run;
+}
+
+const incoming = <Payload>(contract: Contract<string, Payload>, received: Received): Incoming<Payload> => ({
+  ...received,
+  payload: parsePayload(contract, received.payload),
+});
+
+/**
+ * Handles one version of one message.
+ *
+ * `handle` runs on a transaction that also records the message's id, so all that it does **on `tx`** takes effect once, its
+ * `outbox.add` included. It may run more than once (a deadlock rolls back and repeats it), so what it does elsewhere may too. Other
+ * messages may share the transaction, one after the other: see `batch` of `defineConsumer`. Calls to other services belong in
+ * `prepare`, which runs before the transaction, as no row lock should be held across a network call; its result is passed to
+ * `handle`. Give its signal to those calls: it is aborted at the consumer's deadline, when the message is no longer this attempt's
+ * and a late answer would come to nothing.
+ */
+export function on<Payload, Prepared>(
+  contract: Contract<string, Payload>,
+  handler: {
+    prepare(message: Incoming<Payload>, signal: AbortSignal): Promise<Prepared>;
+    handle(tx: Transaction, message: Incoming<Payload>, prepared: Prepared): Promise<void>;
+  },
+): Handling;
+export function on<Payload>(
+  contract: Contract<string, Payload>,
+  handler: { handle(tx: Transaction, message: Incoming<Payload>): Promise<void> },
+): Handling;
+export function on<Payload>(
+  contract: Contract<string, Payload>,
+  handler: {
+    prepare?(message: Incoming<Payload>, signal: AbortSignal): Promise<unknown>;
+    handle(tx: Transaction, message: Incoming<Payload>, prepared: unknown): Promise<void>;
+  },
+): Handling {
+  return {
+    contract,
+    prepares: handler.prepare !== undefined,
+    read(received) {
+      const message = incoming(contract, received);
+      return async (signal) => {
+        const prepared = await handler.prepare?.(message, signal);
+        return (tx) => handler.handle(tx, message, prepared);
+      };
+    },
+    run() {
+      const messages: Incoming<Payload>[] = [];
+      return {
+        add: (received) => void messages.push(incoming(contract, received)),
+        async work(tx) {
+          for (const message of messages) await handler.handle(tx, message, undefined);
+        },
+      };
+    },
+  };
+}
+
+/**
+ * Handles several messages of one version at once, for handlers that can write many rows with one statement.
+ *
+ * `handle` gets one message or more, in the order of their arrival, on the transaction that also records their ids. When it throws,
+ * everything is rolled back and each message is given to it alone, so that the one at fault is found and the others take effect. For
+ * the rest as `on`.
+ */
+export function onBatch<Payload>(
+  contract: Contract<string, Payload>,
+  handler: { handle(tx: Transaction, messages: readonly Incoming<Payload>[]): Promise<void> },
+): Handling {
+  return {
+    contract,
+    prepares: false,
+    read(received) {
+      const messages = [incoming(contract, received)];
+      return async () => (tx) => handler.handle(tx, messages);
+    },
+    run() {
+      const messages: Incoming<Payload>[] = [];
+      return {
+        add: (received) => void messages.push(incoming(contract, received)),
+        work: (tx) => handler.handle(tx, messages),
+      };
+    },
+  };
+}

@@ -1,0 +1,67 @@
+import { randomBytes } from 'node:crypto';
+import { type DeadMessage, nameOf, type Received, reasonOf } from '@oncebox/message';
+import type { Transaction } from '@oncebox/mysql';
+import type { Consumer, WhenDead } from '../consumer.ts';
+import { insertDeadLetter } from '../dead-letters.ts';
+import type { Failure } from '../verdicts.ts';
+import { addHeld, addKey, keyOf, type Schedule } from './store.ts';
+
+export const originalOf = ({ id, original }: Received): DeadMessage => {
+  if (original === undefined) throw new Error(`An ordered consumer was given ${id} without its original`);
+  return original;
+};
+
+/** A message that failed its first attempt, in the transaction that also commits the others. @returns whether its key is held now. */
+export async function holdFailed(
+  tx: Transaction,
+  { name, retryDelaysMs, whenDead }: Pick<Consumer, 'name' | 'retryDelaysMs'> & { readonly whenDead: WhenDead },
+  received: Received,
+  failure: Failure,
+): Promise<boolean> {
+  const key = keyOf(received);
+  const schedule = await scheduleAfter(tx, name, retryDelaysMs, {
+    received,
+    failure,
+    attempts: 1,
+    firstFailedAt: null,
+  });
+  if (schedule.deadLetter !== undefined && whenDead === 'continue') return false;
+  await addKey(tx, name, key, schedule);
+  await addHeld(tx, name, { key, id: received.id, original: originalOf(received) });
+  return true;
+}
+
+/** When to try again; after the last attempt it writes the dead letter instead. */
+export async function scheduleAfter(
+  tx: Transaction,
+  consumer: string,
+  retryDelaysMs: readonly number[],
+  { received, failure, attempts, firstFailedAt }: Failed,
+): Promise<Schedule> {
+  const inMs = failure.kind === 'dead' ? undefined : retryDelaysMs[attempts - 1];
+  if (inMs !== undefined) return { attempts, inMs };
+  const now = new Date();
+  const deadLetter = await insertDeadLetter(tx, consumer, {
+    ...originalOf(received),
+    messageId: received.id,
+    type: received.type,
+    version: received.version,
+    occurredAt: received.occurredAt,
+    reason: reasonOf(failure.error),
+    errorClass: nameOf(failure.error),
+    attempts,
+    firstFailedAt: firstFailedAt ?? now,
+    lastFailedAt: now,
+    // The transaction sees to it that there is one; this tells it from other deaths of the same message.
+    copyHash: randomBytes(32),
+  });
+  return { attempts, deadLetter };
+}
+
+interface Failed {
+  readonly received: Received;
+  readonly failure: Failure;
+  /** With this one. */
+  readonly attempts: number;
+  readonly firstFailedAt: Date | null;
+}

@@ -1,0 +1,120 @@
+import type { DeadLetters, DeadMessage } from '@oncebox/message';
+import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
+import type { RowDataPacket } from 'mysql2/promise';
+import { deadLetters } from '../dead-letters.ts';
+import { addHeld, awaken, dropHead, headOf, reschedule } from './store.ts';
+
+/** Few, so that one transaction does not last. */
+const BATCH = 20;
+
+type Letter = DeadMessage & { readonly id: string; readonly messageId: Buffer | null };
+
+/**
+ * The dead letters of an ordered consumer. A replay does not go by the broker, where it would come behind all that its key has
+ * waiting: the message that holds its key is due at once, as the operator may have edited it; any other joins the end of its key.
+ */
+export function heldLetters(pool: Pool, consumer: string): DeadLetters {
+  const { keep } = deadLetters(pool, consumer);
+  return {
+    keep,
+    async replay() {
+      await letGo(pool, consumer);
+      const joined = new Set<string>();
+      const found = await transaction(pool, async (tx) => {
+        joined.clear();
+        // The lock is the claim. For the index see deadLetters.
+        const [letters] = await tx.query<(RowDataPacket & Letter)[]>(
+          `SELECT CAST(d.id AS CHAR) AS id, d.message_id AS messageId, d.routing_key AS routingKey, d.properties, d.body
+             FROM dead_letters AS d FORCE INDEX (dead_letters_state)
+            WHERE d.state = 'replay' AND d.consumer = ? ORDER BY d.id LIMIT ${BATCH} FOR UPDATE SKIP LOCKED`,
+          [consumer],
+        );
+        for (const letter of letters) {
+          const state = await replayOne(tx, consumer, letter, joined);
+          await tx.execute('UPDATE dead_letters SET state = ?, updated_at = UTC_TIMESTAMP(6) WHERE id = ?', [
+            state,
+            letter.id,
+          ]);
+        }
+        return letters.length;
+      });
+      await awaken(pool, consumer, joined);
+      return found === BATCH;
+    },
+  };
+}
+
+async function replayOne(
+  tx: Transaction,
+  consumer: string,
+  letter: Letter,
+  joined: Set<string>,
+): Promise<'replayed' | 'dead'> {
+  const key = await lockKeyOf(tx, consumer, letter.id);
+  if (key !== undefined) {
+    const head = await headOf(tx, consumer, key);
+    await tx.execute('UPDATE held_messages SET routing_key = ?, properties = ?, body = ? WHERE seq = ?', [
+      letter.routingKey,
+      letter.properties,
+      letter.body,
+      head?.seq ?? null,
+    ]);
+    await reschedule(tx, consumer, key, { attempts: 0, inMs: 0 });
+    return 'replayed';
+  }
+  const id = letter.messageId?.toString('utf8');
+  const subject = subjectOf(letter.properties);
+  // Without an id it can't be handled once, and unreadable properties could not be handled at all: dead as before.
+  if (id === undefined || subject === undefined) return 'dead';
+  const joinedKey = subject === '' ? id : subject;
+  await addHeld(tx, consumer, { key: joinedKey, id, original: letter });
+  joined.add(joinedKey);
+  return 'replayed';
+}
+
+/** Keys whose dead letter was discarded, or deleted, go on without it. */
+async function letGo(pool: Pool, consumer: string): Promise<void> {
+  const ended = new Set<string>();
+  await transaction(pool, async (tx) => {
+    ended.clear();
+    const [letters] = await tx.query<(RowDataPacket & { id: string })[]>(
+      `SELECT CAST(k.dead_letter AS CHAR) AS id FROM held_keys AS k FORCE INDEX (held_keys_dead)
+         LEFT JOIN dead_letters AS d ON d.id = k.dead_letter
+        WHERE k.consumer = ? AND k.dead_letter IS NOT NULL AND (d.id IS NULL OR d.state = 'discarded') LIMIT ${BATCH}`,
+      [consumer],
+    );
+    for (const { id } of letters) {
+      const key = await lockKeyOf(tx, consumer, id);
+      const head = key === undefined ? undefined : await headOf(tx, consumer, key);
+      if (key === undefined || head === undefined) continue;
+      await dropHead(tx, consumer, key, head.seq);
+      ended.add(key);
+    }
+  });
+  await awaken(pool, consumer, ended);
+}
+
+/** Locks the key that waits for a dead letter; nothing if none does any more. */
+async function lockKeyOf(tx: Transaction, consumer: string, letter: string): Promise<string | undefined> {
+  const [[row]] = await tx.query<(RowDataPacket & { key: Buffer })[]>(
+    `SELECT ordering_key AS \`key\` FROM held_keys FORCE INDEX (held_keys_dead)
+      WHERE consumer = ? AND dead_letter = ? FOR UPDATE`,
+    [consumer, letter],
+  );
+  return row?.key.toString('utf8');
+}
+
+/** The aggregate's id in the message's headers, '' for none; undefined when the properties are no JSON object. */
+function subjectOf(properties: string): string | undefined {
+  let given: unknown;
+  try {
+    given = JSON.parse(properties);
+  } catch {
+    return undefined;
+  }
+  if (typeof given !== 'object' || given === null) return undefined;
+  const headers: unknown = Reflect.get(given, 'headers');
+  const subject: unknown =
+    typeof headers === 'object' && headers !== null ? Reflect.get(headers, 'cloudEvents:subject') : undefined;
+  return typeof subject === 'string' ? subject : '';
+}

@@ -1,0 +1,159 @@
+import type { DeadMessage, Received } from '@oncebox/message';
+import { isDuplicateKey, type Pool, type Transaction, transaction } from '@oncebox/mysql';
+import type { RowDataPacket } from 'mysql2/promise';
+
+// held_messages and held_keys. A key is held while it has messages there; its row in held_keys says when the first of them is due.
+// Who hands a message over looks without a lock, or it would wait for the handler that runs on the key's row. What can go wrong in
+// between is that a message is added to a key whose row is being deleted; both sides therefore look again when they have
+// committed (`awaken`), and whichever commits later finds it.
+
+/** What orders messages: those of one key take effect in the order of their arrival. One without an aggregate has a key of its own. */
+export const keyOf = ({ aggregateId, id }: Pick<Received, 'aggregateId' | 'id'>): string => aggregateId ?? id;
+
+const bytes = (text: string): Buffer => Buffer.from(text, 'utf8');
+
+/** Of these keys, those that are held. A plain read of the index. */
+export async function heldAmong(tx: Transaction, consumer: string, keys: Iterable<string>): Promise<Set<string>> {
+  const [rows] = await tx.query<(RowDataPacket & { key: Buffer })[]>(
+    `SELECT DISTINCT ordering_key AS \`key\` FROM held_messages FORCE INDEX (held_messages_key)
+      WHERE consumer = ? AND ordering_key IN (?)`,
+    [consumer, [...new Set(keys)].map(bytes)],
+  );
+  return new Set(rows.map(({ key }) => key.toString('utf8')));
+}
+
+/** Adds a message behind those of its key. One that is there already, from before a crash, stays where it is. */
+export async function addHeld(
+  tx: Transaction,
+  consumer: string,
+  held: { readonly key: string; readonly id: string; readonly original: DeadMessage },
+): Promise<void> {
+  const { routingKey, properties, body } = held.original;
+  try {
+    await tx.execute(
+      `INSERT INTO held_messages (consumer, ordering_key, message_id, routing_key, properties, body) VALUES (?, ?, ?, ?, ?, ?)`,
+      [consumer, bytes(held.key), bytes(held.id), routingKey, properties, body],
+    );
+  } catch (error) {
+    if (!isDuplicateKey(error)) throw error;
+  }
+}
+
+/** When the first message of a key is to be tried again; or, with `deadLetter`, that this waits for what becomes of the dead letter. */
+export interface Schedule {
+  readonly attempts: number;
+  readonly inMs?: number;
+  readonly deadLetter?: string;
+}
+
+/** A key that has a row already keeps it: another worker has held it in the meantime. */
+export async function addKey(tx: Transaction, consumer: string, key: string, schedule: Schedule): Promise<void> {
+  try {
+    await tx.execute(
+      `INSERT INTO held_keys (consumer, ordering_key, attempts, first_failed_at, due_at, dead_letter)
+       VALUES (?, ?, ?, UTC_TIMESTAMP(6), TIMESTAMPADD(MICROSECOND, ?, UTC_TIMESTAMP(6)), ?)`,
+      [consumer, bytes(key), schedule.attempts, microseconds(schedule), schedule.deadLetter ?? null],
+    );
+  } catch (error) {
+    if (!isDuplicateKey(error)) throw error;
+  }
+}
+
+export async function reschedule(tx: Transaction, consumer: string, key: string, schedule: Schedule): Promise<void> {
+  await tx.execute(
+    `UPDATE held_keys SET begun = 0, attempts = ?, first_failed_at = COALESCE(first_failed_at, UTC_TIMESTAMP(6)),
+            due_at = TIMESTAMPADD(MICROSECOND, ?, UTC_TIMESTAMP(6)), dead_letter = ?
+      WHERE consumer = ? AND ordering_key = ?`,
+    [schedule.attempts, microseconds(schedule), schedule.deadLetter ?? null, consumer, bytes(key)],
+  );
+}
+
+/** NULL where nothing is scheduled, and NULL added to a time is NULL. */
+const microseconds = ({ inMs }: Schedule): number | null => (inMs === undefined ? null : inMs * 1_000);
+
+export interface Due {
+  readonly key: string;
+  readonly attempts: number;
+  readonly begun: number;
+  readonly firstFailedAt: Date | null;
+}
+
+/** Locks a key whose first message is due. The lock is the right to handle it; a worker that dies gives it back at once. */
+export async function lockDue(tx: Transaction, consumer: string): Promise<Due | undefined> {
+  // The index is forced so that no key is locked on the way which is not due.
+  const [rows] = await tx.query<(RowDataPacket & Omit<Due, 'key'> & { key: Buffer })[]>(
+    `SELECT ordering_key AS \`key\`, attempts, begun, first_failed_at AS firstFailedAt FROM held_keys FORCE INDEX (held_keys_due)
+      WHERE consumer = ? AND due_at <= UTC_TIMESTAMP(6) ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED`,
+    [consumer],
+  );
+  return rows.map((row) => ({ ...row, key: row.key.toString('utf8') }))[0];
+}
+
+/** The same for one key, if it is due. */
+export async function lockKey(tx: Transaction, consumer: string, key: string): Promise<Due | undefined> {
+  const [rows] = await tx.query<(RowDataPacket & Omit<Due, 'key'>)[]>(
+    `SELECT attempts, begun, first_failed_at AS firstFailedAt FROM held_keys
+      WHERE consumer = ? AND ordering_key = ? AND due_at <= UTC_TIMESTAMP(6) FOR UPDATE`,
+    [consumer, bytes(key)],
+  );
+  return rows.map((row) => ({ ...row, key }))[0];
+}
+
+/** Writes down that a process begins with the first message of a key. */
+export async function addBegun(tx: Transaction, consumer: string, key: string): Promise<void> {
+  await tx.execute('UPDATE held_keys SET begun = begun + 1 WHERE consumer = ? AND ordering_key = ?', [
+    consumer,
+    bytes(key),
+  ]);
+}
+
+export interface Head extends DeadMessage {
+  readonly seq: string;
+  readonly id: string;
+}
+
+/** The first message of a key, by m.seq: a bare seq would be the text of the same name, where 10 comes before 9. The key's row is locked, so that nobody takes it away. */
+export async function headOf(tx: Transaction, consumer: string, key: string): Promise<Head | undefined> {
+  const [[row]] = await tx.query<(RowDataPacket & Omit<Head, 'id'> & { id: Buffer })[]>(
+    `SELECT CAST(m.seq AS CHAR) AS seq, m.message_id AS id, m.routing_key AS routingKey, m.properties, m.body
+       FROM held_messages AS m FORCE INDEX (held_messages_key) WHERE m.consumer = ? AND m.ordering_key = ?
+      ORDER BY m.seq LIMIT 1`,
+    [consumer, bytes(key)],
+  );
+  return row === undefined ? undefined : { ...row, id: row.id.toString('utf8') };
+}
+
+/** Takes the first message away, and makes the next one due or ends the key's hold. `awaken` is due after the commit. */
+export async function dropHead(tx: Transaction, consumer: string, key: string, seq: string): Promise<void> {
+  await tx.execute('DELETE FROM held_messages WHERE seq = ?', [seq]);
+  if ((await headOf(tx, consumer, key)) === undefined) {
+    await dropKey(tx, consumer, key);
+    return;
+  }
+  await tx.execute(
+    `UPDATE held_keys SET begun = 0, attempts = 0, first_failed_at = NULL, dead_letter = NULL, due_at = UTC_TIMESTAMP(6)
+      WHERE consumer = ? AND ordering_key = ?`,
+    [consumer, bytes(key)],
+  );
+}
+
+export async function dropKey(tx: Transaction, consumer: string, key: string): Promise<undefined> {
+  await tx.execute('DELETE FROM held_keys WHERE consumer = ? AND ordering_key = ?', [consumer, bytes(key)]);
+}
+
+/**
+ * Gives a row in held_keys to each of these keys that has messages and none: they came while it was being deleted. Without keys, to all
+ * of the consumer's: a process may have died just before it looked.
+ */
+export async function awaken(pool: Pool, consumer: string, keys?: ReadonlySet<string>): Promise<void> {
+  if (keys?.size === 0) return;
+  await transaction(pool, async (tx) => {
+    const [orphans] = await tx.query<(RowDataPacket & { key: Buffer })[]>(
+      `SELECT DISTINCT m.ordering_key AS \`key\` FROM held_messages AS m FORCE INDEX (held_messages_key)
+         LEFT JOIN held_keys AS k ON k.consumer = m.consumer AND k.ordering_key = m.ordering_key
+        WHERE m.consumer = ? AND k.consumer IS NULL ${keys === undefined ? '' : 'AND m.ordering_key IN (?)'}`,
+      keys === undefined ? [consumer] : [consumer, [...keys].map(bytes)],
+    );
+    for (const { key } of orphans) await addKey(tx, consumer, key.toString('utf8'), { attempts: 0, inMs: 0 });
+  });
+}

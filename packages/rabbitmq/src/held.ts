@@ -1,0 +1,40 @@
+import { setTimeout as delay } from 'node:timers/promises';
+import { classOf, type Inbox } from '@oncebox/message';
+import { reasonOf } from './errors.ts';
+import type { Logger } from './logger.ts';
+import { persist } from './persist.ts';
+
+/** Between two looks for held messages that are due; each is one read of an index. */
+const POLL_MS = 200;
+
+export interface HeldOptions extends Pick<NonNullable<Inbox['ordered']>, 'handleHeld'> {
+  readonly name: string;
+  /** Whether it makes sense to look now. */
+  readonly isReady: () => boolean;
+  readonly logger: Logger;
+  readonly stop: AbortSignal;
+}
+
+/**
+ * Handles the held messages of an ordered consumer when they are due, one after the other. Every worker of the consumer does, and the
+ * lock on a key keeps them apart.
+ *
+ * @returns when `stop` is aborted and nothing is under way.
+ */
+export async function handleHeldMessages({ name, handleHeld, isReady, logger, stop }: HeldOptions): Promise<void> {
+  const live = async (): Promise<void> => {
+    while (!stop.aborted) {
+      const outcome = isReady() ? await handleHeld() : undefined;
+      if (outcome?.failure !== undefined) {
+        const { messageId, attempts, dead, failure } = outcome;
+        const fields = { consumer: name, messageId, attempts, error: classOf(failure) };
+        if (dead) logger.error(fields, 'handling failed for good; the message is a dead letter');
+        else logger.warn(fields, 'handling a held message failed; it will be tried again');
+      }
+      if (outcome === undefined) await delay(POLL_MS, undefined, { signal: stop }).catch(() => undefined); // only because of `stop`
+    }
+  };
+  await persist(live, stop, (error) => {
+    logger.warn({ consumer: name }, `held messages wait: ${reasonOf(error)}`);
+  });
+}
