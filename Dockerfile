@@ -11,7 +11,7 @@ FROM node:24-slim AS workspace
 WORKDIR /app
 COPY --from=manifests /app ./
 
-# Production dependencies of one app and of the packages it uses: the api's carry no amqplib, the worker's no express.
+# Production dependencies of one app and of the packages it uses: the worker's carry no express.
 FROM workspace AS api-modules
 RUN --mount=type=cache,target=/root/.npm npm ci --omit=dev --workspace=apps/api
 FROM workspace AS relay-modules
@@ -22,7 +22,9 @@ FROM workspace AS migrate-modules
 RUN --mount=type=cache,target=/root/.npm npm ci --omit=dev --workspace=apps/oncebox
 
 FROM node:24-slim AS runtime
-ENV NODE_ENV=production
+# What Node makes of the sources is kept in the image: stripping types at each start takes half a second and 30 MB. The cache
+# is the user's who made it, and each image fills its own by a start that ends at once, for want of settings.
+ENV NODE_ENV=production NODE_COMPILE_CACHE=/home/node/compile-cache
 WORKDIR /app
 USER node
 
@@ -33,6 +35,7 @@ FROM runtime AS api
 COPY --from=api-modules /app ./
 COPY packages packages
 COPY apps/api apps/api
+RUN node --conditions=oncebox-source apps/api/src/main.ts 2>&1 | grep -q 'Invalid configuration'
 EXPOSE 3000 3100
 HEALTHCHECK --interval=3s --timeout=3s --start-period=30s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.API_OPS_PORT ?? 3100}/readyz`).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
@@ -42,6 +45,7 @@ FROM runtime AS relay
 COPY --from=relay-modules /app ./
 COPY packages packages
 COPY apps/relay apps/relay
+RUN node --conditions=oncebox-source apps/relay/src/main.ts 2>&1 | grep -q 'Invalid configuration'
 EXPOSE 3101
 HEALTHCHECK --interval=3s --timeout=3s --start-period=30s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.RELAY_OPS_PORT ?? 3101}/readyz`).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
@@ -51,6 +55,7 @@ FROM runtime AS worker
 COPY --from=worker-modules /app ./
 COPY packages packages
 COPY apps/worker apps/worker
+RUN node --conditions=oncebox-source apps/worker/src/main.ts 2>&1 | grep -q 'Invalid configuration'
 EXPOSE 3102
 HEALTHCHECK --interval=3s --timeout=3s --start-period=30s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.WORKER_OPS_PORT ?? 3102}/readyz`).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
