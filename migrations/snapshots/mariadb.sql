@@ -47,6 +47,52 @@ CREATE TABLE `dead_letters` (
   KEY `dead_letters_message` (`message_id`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
+CREATE TABLE `event_streams` (
+  `category` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `id` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `version` int(10) unsigned NOT NULL,
+  PRIMARY KEY (`category`,`id`),
+  CONSTRAINT `event_streams_version` CHECK (`version` >= 1)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `events` (
+  `category` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `stream_id` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `version` int(10) unsigned NOT NULL,
+  `type` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `data` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `lineage` text CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL,
+  `occurred_at` datetime(6) NOT NULL,
+  PRIMARY KEY (`category`,`stream_id`,`version`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `held_keys` (
+  `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `ordering_key` varbinary(1020) NOT NULL,
+  `due_at` datetime(6) DEFAULT NULL,
+  `attempts` int(10) unsigned NOT NULL DEFAULT 0,
+  `begun` int(10) unsigned NOT NULL DEFAULT 0,
+  `first_failed_at` datetime(6) DEFAULT NULL,
+  `dead_letter` bigint(20) unsigned DEFAULT NULL,
+  PRIMARY KEY (`consumer`,`ordering_key`),
+  KEY `held_keys_due` (`consumer`,`due_at`),
+  KEY `held_keys_dead` (`consumer`,`dead_letter`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `held_messages` (
+  `seq` bigint(20) unsigned NOT NULL AUTO_INCREMENT,
+  `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `ordering_key` varbinary(1020) NOT NULL,
+  `message_id` varbinary(255) NOT NULL,
+  `routing_key` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `properties` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `body` longblob NOT NULL,
+  `created_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  PRIMARY KEY (`seq`),
+  UNIQUE KEY `held_messages_message` (`consumer`,`message_id`),
+  KEY `held_messages_key` (`consumer`,`ordering_key`,`seq`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
 CREATE TABLE `idempotency_keys` (
   `idempotency_key` varbinary(255) NOT NULL,
   `request_hash` binary(32) NOT NULL,
@@ -56,6 +102,21 @@ CREATE TABLE `idempotency_keys` (
   `created_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
   PRIMARY KEY (`idempotency_key`),
   KEY `idempotency_keys_age` (`created_at`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `orders` (
+  `id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `customer_id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `status` enum('placed','confirmed','rejected') NOT NULL,
+  `reason` varchar(64) CHARACTER SET ascii COLLATE ascii_bin DEFAULT NULL,
+  `process` enum('choreography','orchestration') NOT NULL,
+  `total_amount` bigint(20) unsigned NOT NULL,
+  `version` int(10) unsigned NOT NULL,
+  `placed_at` datetime(6) NOT NULL,
+  `updated_at` datetime(6) NOT NULL,
+  PRIMARY KEY (`id`),
+  KEY `orders_customer` (`customer_id`),
+  KEY `orders_status` (`status`,`updated_at`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
 CREATE TABLE `outbox` (
@@ -112,6 +173,25 @@ CREATE TABLE `processed_messages` (
   KEY `processed_messages_age` (`processed_at`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
+CREATE TABLE `products` (
+  `sku` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `name` varchar(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `price` int(10) unsigned NOT NULL,
+  PRIMARY KEY (`sku`),
+  CONSTRAINT `products_price` CHECK (`price` <= 100000000)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `projection_rebuilds` (
+  `name` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `after_id` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '',
+  `done` int(10) unsigned NOT NULL DEFAULT 0,
+  `total` int(10) unsigned NOT NULL,
+  `removed` int(10) unsigned NOT NULL DEFAULT 0,
+  `started_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  `finished_at` datetime(6) DEFAULT NULL,
+  PRIMARY KEY (`name`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
 CREATE TABLE `retention` (
   `name` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   `forgotten_before` datetime(6) DEFAULT NULL,
@@ -127,6 +207,15 @@ CREATE TABLE `schema_migrations` (
   `applied_at` datetime(6) DEFAULT NULL,
   PRIMARY KEY (`set_name`,`name`),
   CONSTRAINT `schema_migrations_order` CHECK (`completed` <= `begun`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `snapshots` (
+  `category` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `stream_id` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `shape` int(10) unsigned NOT NULL,
+  `version` int(10) unsigned NOT NULL,
+  `state` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  PRIMARY KEY (`category`,`stream_id`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
 -- fulfilment
@@ -185,6 +274,42 @@ CREATE TABLE `emails` (
   KEY `emails_message` (`message_id`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
+CREATE TABLE `gateway_operations` (
+  `idempotency_key` varchar(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `kind` enum('charge','refund') NOT NULL,
+  `amount` bigint(20) unsigned NOT NULL,
+  `outcome` enum('charged','declined','refunded') NOT NULL,
+  `created_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  PRIMARY KEY (`idempotency_key`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `held_keys` (
+  `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `ordering_key` varbinary(1020) NOT NULL,
+  `due_at` datetime(6) DEFAULT NULL,
+  `attempts` int(10) unsigned NOT NULL DEFAULT 0,
+  `begun` int(10) unsigned NOT NULL DEFAULT 0,
+  `first_failed_at` datetime(6) DEFAULT NULL,
+  `dead_letter` bigint(20) unsigned DEFAULT NULL,
+  PRIMARY KEY (`consumer`,`ordering_key`),
+  KEY `held_keys_due` (`consumer`,`due_at`),
+  KEY `held_keys_dead` (`consumer`,`dead_letter`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `held_messages` (
+  `seq` bigint(20) unsigned NOT NULL AUTO_INCREMENT,
+  `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `ordering_key` varbinary(1020) NOT NULL,
+  `message_id` varbinary(255) NOT NULL,
+  `routing_key` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `properties` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `body` longblob NOT NULL,
+  `created_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  PRIMARY KEY (`seq`),
+  UNIQUE KEY `held_messages_message` (`consumer`,`message_id`),
+  KEY `held_messages_key` (`consumer`,`ordering_key`,`seq`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
 CREATE TABLE `outbox` (
   `seq` bigint(20) unsigned NOT NULL AUTO_INCREMENT,
   `id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
@@ -231,6 +356,15 @@ CREATE TABLE `outbox_waiting` (
   KEY `outbox_waiting_key` (`aggregateid`,`aggregatetype`,`seq`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
+CREATE TABLE `payments` (
+  `order_id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `amount` bigint(20) unsigned NOT NULL,
+  `status` enum('processed','declined','refunded') NOT NULL,
+  `created_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  `updated_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  PRIMARY KEY (`order_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
 CREATE TABLE `processed_messages` (
   `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   `message_id` varbinary(255) NOT NULL,
@@ -239,10 +373,60 @@ CREATE TABLE `processed_messages` (
   KEY `processed_messages_age` (`processed_at`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
+CREATE TABLE `reservations` (
+  `order_id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `state` enum('reserved','refused','released') NOT NULL,
+  `created_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  `updated_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  PRIMARY KEY (`order_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `reserved_items` (
+  `order_id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `sku` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `quantity` int(10) unsigned NOT NULL,
+  PRIMARY KEY (`order_id`,`sku`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
 CREATE TABLE `retention` (
   `name` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   `forgotten_before` datetime(6) DEFAULT NULL,
   PRIMARY KEY (`name`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `saga_history` (
+  `seq` bigint(20) unsigned NOT NULL AUTO_INCREMENT,
+  `name` varchar(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `id` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `happened` varchar(500) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `created_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  PRIMARY KEY (`seq`),
+  KEY `saga_history_saga` (`name`,`id`,`seq`),
+  CONSTRAINT `saga_history_of` FOREIGN KEY (`name`, `id`) REFERENCES `sagas` (`name`, `id`) ON DELETE CASCADE
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `sagas` (
+  `name` varchar(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `id` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `data` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `lineage` text CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `state` enum('running','stuck','completed','compensated') NOT NULL,
+  `direction` enum('forward','back') NOT NULL,
+  `step` varchar(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `attempts` int(10) unsigned NOT NULL,
+  `reason` varchar(100) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL,
+  `problem` varchar(500) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin DEFAULT NULL,
+  `due_at` datetime(6) DEFAULT NULL,
+  `created_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  `updated_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  `ended_at` datetime(6) DEFAULT NULL,
+  PRIMARY KEY (`name`,`id`),
+  KEY `sagas_due` (`due_at`),
+  KEY `sagas_state` (`state`,`updated_at`),
+  KEY `sagas_ended` (`ended_at`),
+  CONSTRAINT `sagas_problem` CHECK (`state` = 'stuck' = (`problem` is not null)),
+  CONSTRAINT `sagas_end` CHECK (`state` in ('completed','compensated') = (`ended_at` is not null)),
+  CONSTRAINT `sagas_wait` CHECK (`state` = 'running' = (`due_at` is not null))
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
 CREATE TABLE `schema_migrations` (
@@ -254,4 +438,11 @@ CREATE TABLE `schema_migrations` (
   `applied_at` datetime(6) DEFAULT NULL,
   PRIMARY KEY (`set_name`,`name`),
   CONSTRAINT `schema_migrations_order` CHECK (`completed` <= `begun`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+CREATE TABLE `stock` (
+  `sku` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `available` int(10) unsigned NOT NULL,
+  `reserved` int(10) unsigned NOT NULL DEFAULT 0,
+  PRIMARY KEY (`sku`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;

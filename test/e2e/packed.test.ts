@@ -88,11 +88,14 @@ function copyWorkspace(): string {
 /** What the guide says to install, ours from the tarballs; and what its Knex example and its types need. */
 function dependencies(): string[] {
   const [, named = ''] = /^npm install (.+)$/m.exec(GUIDE) ?? [];
-  const ours = named.split(' ').filter((name) => name.startsWith('@oncebox/') || name === 'oncebox');
-  const others = named.split(' ').filter((name) => !ours.includes(name));
+  const isOurs = (name: string) => name.startsWith('@oncebox/') || name === 'oncebox';
+  const others = named.split(' ').filter((name) => !isOurs(name));
+  // What the command needs and the guide does not name, a registry would give.
+  const { dependencies: ofTheCommand } = JSON.parse(readFileSync(join(ROOT, 'apps/oncebox/package.json'), 'utf8'));
+  const ours = new Set([...named.split(' '), ...Object.keys(ofTheCommand)].filter(isOurs));
   const tarballs = readdirSync(folder).filter((file) => file.endsWith('.tgz'));
   return [
-    ...ours.map((name) => {
+    ...Array.from(ours, (name) => {
       const prefix = name.replace('@', '').replace('/', '-');
       return `./${tarballs.find((file) => new RegExp(`^${prefix}-\\d`).test(file))}`;
     }),

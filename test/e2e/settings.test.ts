@@ -3,7 +3,7 @@ import { start } from '../support/processes.ts';
 
 const database = 'mysql://someone:secret@127.0.0.1:1/schema';
 const broker = 'amqp://someone:secret@127.0.0.1:2';
-const API = { API_DATABASE_URL: database };
+const API = { API_DATABASE_URL: database, AMQP_URL: broker };
 const RELAY = { RELAY_DATABASE_URLS: database, AMQP_URL: broker };
 const WORKER = { WORKER_DATABASE_URL: database, AMQP_URL: broker };
 

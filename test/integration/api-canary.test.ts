@@ -1,4 +1,5 @@
 import { createPool, type Pool } from '@oncebox/mysql';
+import type { RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { start } from '../support/processes.ts';
 import { startProxy } from '../support/proxy.ts';
@@ -24,6 +25,7 @@ it('nothing of what clients send is in the log, at its most talkative, whatever 
   const proxy = await startProxy(schemas.shop.url);
   const api = start('apps/api/src/main.ts', {
     API_DATABASE_URL: proxy.url,
+    AMQP_URL: 'amqp://a:b@127.0.0.1:1',
     API_PORT: '0',
     API_OPS_PORT: '0',
     LOG_LEVEL: 'trace',
@@ -54,6 +56,14 @@ it('nothing of what clients send is in the log, at its most talkative, whatever 
   expect(await call('GET', `/${CANARY}`)).toBe(404);
   expect(await call('GET', `/customers/${CANARY}%E0%A4%A`)).toBe(400);
 
+  const [[customer]] = await admin.query<RowDataPacket[]>('SELECT id FROM customers');
+  const customerId = String(customer?.['id']);
+  const items = [{ sku: 'SKU-1', quantity: 1 }];
+  const order = { customerId, items, shippingAddress: CANARY, payment: { token: CANARY } };
+  expect(await call('POST', '/orders', order)).toBe(202);
+  expect(await call('POST', '/orders', { ...order, items: [{ sku: CANARY, quantity: CANARY }] })).toBe(422);
+  expect(await call('POST', '/orders', { ...order, customerId: CANARY, items: [{ sku: CANARY }] })).toBe(422);
+
   // The server's own messages about these quote the value, and the driver's errors carry the statement.
   await admin.query('ALTER TABLE customers ADD UNIQUE KEY other (name)');
   expect(await post({ ...bob, name: ada.name })).toBe(500);
@@ -61,12 +71,13 @@ it('nothing of what clients send is in the log, at its most talkative, whatever 
   expect(await post(bob)).toBe(500);
   await admin.query('RENAME TABLE outbox TO outbox_away');
   expect(await post({ ...bob, name: CANARY }, { 'idempotency-key': `other-${CANARY}` })).toBe(500);
+  expect(await call('POST', '/orders', order)).toBe(500);
   await proxy.refuse();
   expect(await post(bob, key)).toBe(503);
 
   api.kill('SIGTERM');
   await api.exited;
-  expect(api.lines.filter(({ level }) => level === 'error')).toHaveLength(3);
-  expect(api.lines.filter(({ msg }) => /^(POST|PATCH|GET) /.test(msg))).toHaveLength(15);
+  expect(api.lines.filter(({ level }) => level === 'error')).toHaveLength(4);
+  expect(api.lines.filter(({ msg }) => /^(POST|PATCH|GET) /.test(msg))).toHaveLength(19);
   expect(JSON.stringify(api.lines)).not.toMatch(new RegExp(CANARY, 'i'));
 });

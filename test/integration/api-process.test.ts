@@ -18,7 +18,9 @@ interface Api extends Program {
 
 /** The api without the others: what its own process does. */
 async function startApi(databaseUrl: string): Promise<Api> {
-  const environment = { API_DATABASE_URL: databaseUrl, API_PORT: '0', API_OPS_PORT: '0' };
+  // No broker is there: the api serves without.
+  const given = { API_DATABASE_URL: databaseUrl, AMQP_URL: 'amqp://a:b@127.0.0.1:1' };
+  const environment = { ...given, API_PORT: '0', API_OPS_PORT: '0' };
   const program = start('apps/api/src/main.ts', environment);
   const [, port] = await program.said(/^Listening on port (\d+)/);
   const headers = { 'content-type': 'application/json' };

@@ -279,6 +279,7 @@ describe('retention', () => {
     await age(1, 'young');
     const process = startProcess('apps/api/src/main.ts', {
       API_DATABASE_URL: schemas.shop.url,
+      AMQP_URL: 'amqp://a:b@127.0.0.1:1',
       API_PORT: '0',
       API_OPS_PORT: '0',
       API_IDEMPOTENCY_HOURS: '2',

@@ -1,18 +1,23 @@
 import type { Pool } from '@oncebox/mysql';
+import type { Requester } from '@oncebox/rabbitmq';
 import type { Logger } from '@oncebox/service';
 import express, { type Express } from 'express';
+import { availabilityRoutes } from './availability/routes.ts';
 import { customerRoutes } from './customers/routes.ts';
 import { docsRoutes } from './docs/routes.ts';
 import { errorHandler, noRoute } from './error-handler.ts';
 import { readLineage } from './lineage.ts';
+import { orderRoutes } from './orders/routes.ts';
 import { logRequests } from './request-log.ts';
 
 export interface AppSettings {
   readonly pool: Pool;
   readonly logger: Logger;
+  /** Asks other services; without it, what takes another service is not available. */
+  readonly requester?: Requester | undefined;
 }
 
-export function createApp({ pool, logger }: AppSettings): Express {
+export function createApp({ pool, logger, requester }: AppSettings): Express {
   const app = express();
   app.disable('x-powered-by');
   // An ETag is the version of a customer here, never a hash that Express makes of a body.
@@ -21,7 +26,7 @@ export function createApp({ pool, logger }: AppSettings): Express {
     response.set('x-content-type-options', 'nosniff');
     next();
   });
-  app.use(customerRoutes(pool), docsRoutes());
+  app.use(customerRoutes(pool), orderRoutes(pool), availabilityRoutes(requester), docsRoutes());
   app.use(noRoute, errorHandler);
   return app;
 }

@@ -50,16 +50,26 @@ export const jsonBody: RequestHandler[] = [
 export function parseBody<Schema extends z.ZodType>(schema: Schema, body: unknown): z.output<Schema> {
   const parsed = schema.safeParse(body);
   if (parsed.success) return parsed.data;
-  const messages = new Map<string, string>();
-  for (const issue of parsed.error.issues) {
-    const fields = issue.code === 'unrecognized_keys' ? issue.keys : [issue.path.map(String).join('/')];
-    const message = issue.code === 'unrecognized_keys' ? 'is not a field of this resource' : issue.message;
-    for (const field of fields) if (!messages.has(field)) messages.set(field, message);
-  }
-  const errors = [...messages].map(([field, message]) => ({ pointer: pointerTo(field), field, message }));
-  const named = errors.map(({ field, message }) => `${field === '' ? 'the body' : field} ${message}`).join('; ');
-  throw new Problem('invalid-fields', { detail: `Nothing was changed: ${named}.`, errors });
+  throw invalidFields(
+    parsed.error.issues.flatMap(({ path, message, ...issue }) =>
+      issue.code === 'unrecognized_keys'
+        ? issue.keys.map((key) => ({ path: [...path, key], message: 'is not a field of this resource' }))
+        : [{ path, message }],
+    ),
+  );
 }
 
-const pointerTo = (field: string): string =>
-  field === '' ? '#' : `#/${encodeURIComponent(field.replaceAll('~', '~0').replaceAll('/', '~1'))}`;
+/** One entry for each field, by its path in the body; of several about one field, the first. */
+export function invalidFields(found: readonly { readonly path: readonly PropertyKey[]; readonly message: string }[]) {
+  const errors = new Map<string, { pointer: string; field: string; message: string }>();
+  for (const { path, message } of found) {
+    const field = path.map(String).join('/');
+    if (!errors.has(field)) errors.set(field, { pointer: pointerTo(path), field, message });
+  }
+  const entries = [...errors.values()];
+  const named = entries.map(({ field, message }) => `${field === '' ? 'the body' : field} ${message}`).join('; ');
+  return new Problem('invalid-fields', { detail: `Nothing was changed: ${named}.`, errors: entries });
+}
+
+const pointerTo = (path: readonly PropertyKey[]): string =>
+  ['#', ...path.map((part) => encodeURIComponent(String(part).replaceAll('~', '~0').replaceAll('/', '~1')))].join('/');

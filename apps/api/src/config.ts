@@ -1,11 +1,15 @@
-import { databaseUrl, integer, logSettings, port } from '@oncebox/service';
+import { amqpUrls, databaseUrl, integer, logSettings, port } from '@oncebox/service';
 import { z } from 'zod';
 
 export const config = z.object({
   API_DATABASE_URL: databaseUrl(),
+  /** For what others say of orders, and to ask them. Without it orders are taken and stay as they were placed, and /availability is 503. */
+  AMQP_URL: amqpUrls().optional(),
   API_PORT: port(3000),
   API_OPS_PORT: port(3100),
   /** How long a repetition of a request is recognised by its Idempotency-Key. */
   API_IDEMPOTENCY_HOURS: integer(1, 24 * 365, 24),
+  /** How long ids of processed messages are kept. */
+  API_RETENTION_HOURS: integer(1, 87_600, 168),
   ...logSettings,
 });

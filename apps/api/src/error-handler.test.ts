@@ -1,3 +1,4 @@
+import { VersionConflictError } from '@oncebox/event-store';
 import { DatabaseError } from '@oncebox/mysql';
 import { describe, expect, it } from 'vitest';
 import { problemOf } from './error-handler.ts';
@@ -17,6 +18,7 @@ describe('problemOf', () => {
       'database-unavailable',
     ],
     ['a broken COMMIT', new DatabaseError('ONCEBOX_COMMIT_UNKNOWN', 'broke'), 'outcome-unknown'],
+    ['a stream that somebody else has appended to', new VersionConflictError('order', 'x', 1), 'version-conflict'],
     ['another fault of ours', new DatabaseError('ONCEBOX_NOT_A_TRANSACTION', 'pool'), 'internal-error'],
     ['a duplicate key that nobody expects', failed({ errno: 1062 }), 'internal-error'],
     ['no Error at all', 'secret', 'internal-error'],

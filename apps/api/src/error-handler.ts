@@ -1,3 +1,4 @@
+import { VersionConflictError } from '@oncebox/event-store';
 import { DatabaseError, isContention, isUnavailable } from '@oncebox/mysql';
 import type { ErrorRequestHandler, RequestHandler } from 'express';
 import { Problem } from './problem.ts';
@@ -9,6 +10,7 @@ const RETRY_AFTER = { 'retry-after': '2' };
 /** What the client is told of an error; never more than that of one which nobody foresaw. */
 export function problemOf(error: unknown): Problem {
   if (error instanceof Problem) return error;
+  if (error instanceof VersionConflictError) return new Problem('version-conflict', { cause: error });
   if (error instanceof DatabaseError && error.code === 'ONCEBOX_COMMIT_UNKNOWN') {
     return new Problem('outcome-unknown', { cause: error, headers: RETRY_AFTER });
   }

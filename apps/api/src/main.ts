@@ -1,35 +1,66 @@
 import { createServer } from 'node:http';
+import { createInbox, forgetProcessed } from '@oncebox/inbox';
 import { createPool, parseDatabaseUrl } from '@oncebox/mysql';
-import { createLogger, listen, loadConfig, run, startOpsServer, waitFor } from '@oncebox/service';
+import { connectBroker, createRequester, startConsumer } from '@oncebox/rabbitmq';
+import { createLogger, listen, loadConfig, run, type StopStep, startOpsServer, waitFor } from '@oncebox/service';
 import { createApp } from './app.ts';
 import { config } from './config.ts';
 import { forgetKeys } from './idempotency/retention.ts';
+import { ordersConsumer } from './orders/consumer.ts';
 
 const CONNECTIONS = 16;
+/** Of its own, so that a queue that has grown while the api was away takes no connection from the requests. */
+const CONSUMER_CONNECTIONS = 4;
 /** A client gets this long to send a whole request. What it asks for has its own limit, the transaction's. */
 const TIMEOUTS = { headersTimeout: 10_000, requestTimeout: 30_000 };
 
-const { API_DATABASE_URL, API_PORT, API_OPS_PORT, API_IDEMPOTENCY_HOURS, LOG_LEVEL, LOG_FORMAT } = loadConfig(config);
-const logger = createLogger({ name: 'api', level: LOG_LEVEL, format: LOG_FORMAT });
+const settings = loadConfig(config);
+const { API_DATABASE_URL, API_PORT, API_OPS_PORT, API_IDEMPOTENCY_HOURS } = settings;
+const logger = createLogger({ name: 'api', level: settings.LOG_LEVEL, format: settings.LOG_FORMAT });
 
 await run({ logger }, async (stopping) => {
   const pool = createPool(API_DATABASE_URL, { connections: CONNECTIONS });
+  const consumerPool = createPool(API_DATABASE_URL, { connections: CONSUMER_CONNECTIONS });
   const database = () => pool.query('SELECT 1');
+  // The broker is no check: without it requests are served, and orders wait for what happens to them.
   const ops = await startOpsServer({ port: API_OPS_PORT, checks: { database }, logger, stopping });
-  const http = await listen(createServer(TIMEOUTS, createApp({ pool, logger })), { port: API_PORT });
+  const requester =
+    settings.AMQP_URL === undefined
+      ? undefined
+      : createRequester({ urls: settings.AMQP_URL, name: 'api requests', logger });
+  const http = await listen(createServer(TIMEOUTS, createApp({ pool, logger, requester })), { port: API_PORT });
   logger.info(`Listening on port ${http.port}, with the documentation at /docs; probes on port ${ops.port}`);
 
   // Not awaited: without its database the api answers 503 and says why, which tells more than a refused connection.
   const { host, port } = parseDatabaseUrl(API_DATABASE_URL);
-  const forgetting = waitFor(`database ${host}:${port}`, database, { logger, signal: stopping }).then(
-    () => forgetKeys(pool, { keepHours: API_IDEMPOTENCY_HOURS, logger, signal: stopping }),
+  const dependency = `database ${host}:${port}`;
+  const forgetting = waitFor(dependency, database, { logger, signal: stopping }).then(
+    () =>
+      Promise.all([
+        forgetKeys(pool, { keepHours: API_IDEMPOTENCY_HOURS, logger, signal: stopping }),
+        forgetProcessed(pool, { keepHours: settings.API_RETENTION_HOURS, logger, signal: stopping }),
+      ]),
     (reason) => logger.debug({ err: reason }, 'No longer waiting for the database'),
   );
 
+  const consuming: StopStep[] = [];
+  if (settings.AMQP_URL === undefined) {
+    logger.warn(
+      'AMQP_URL is not set: orders are taken, what becomes of them is not heard, and availability is not known',
+    );
+  } else {
+    const broker = connectBroker({ urls: settings.AMQP_URL, name: 'api', logger });
+    const consumer = startConsumer({ broker, inbox: createInbox(consumerPool, ordersConsumer), logger, dependency });
+    consuming.push({ name: 'consumer', stop: () => consumer.stop() }, { name: 'broker', stop: () => broker.close() });
+  }
+
   return [
+    // Before the server, which waits for the requests under way: their answers may never come.
+    { name: 'requester', stop: () => requester?.close() },
     { name: 'http server', stop: http.close },
+    ...consuming,
     { name: 'retention', stop: () => forgetting },
-    { name: 'database pool', stop: () => pool.end() },
+    { name: 'database pools', stop: () => Promise.all([pool.end(), consumerPool.end()]) },
     { name: 'ops server', stop: ops.close },
   ];
 });

@@ -42,6 +42,11 @@ export const problems = {
     title: 'There is no customer with this id',
     detail: 'The id in the path is not that of a customer.',
   },
+  'no-such-order': {
+    status: 404,
+    title: 'There is no order with this id',
+    detail: 'The id in the path is not that of an order.',
+  },
   'method-not-allowed': {
     status: 405,
     title: 'The resource does not have this method',
@@ -56,6 +61,11 @@ export const problems = {
     status: 409,
     title: 'A request with this Idempotency-Key is in progress',
     detail: 'Send the same request again in a moment: it will be answered as the first one was, if that took effect.',
+  },
+  'version-conflict': {
+    status: 409,
+    title: 'Somebody else has changed this at the same time',
+    detail: 'Nothing was changed. Read it again, and send the request again if it still makes sense.',
   },
   'stale-version': {
     status: 412,
@@ -91,6 +101,17 @@ export const problems = {
     title: 'The database is not available',
     detail:
       'The database cannot be reached, takes no writes, or is too busy with the same data. Nothing was changed; try again later.',
+  },
+  'upstream-unavailable': {
+    status: 503,
+    title: 'The service that knows cannot be asked',
+    detail:
+      'The message broker is away, nobody answers there, the service could not answer, or too many wait for its answer already. Try again later.',
+  },
+  'upstream-timeout': {
+    status: 504,
+    title: 'The service that knows did not answer in time',
+    detail: 'The question has expired and will not be answered. Ask again.',
   },
   'outcome-unknown': {
     status: 503,

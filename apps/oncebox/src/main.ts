@@ -4,6 +4,8 @@ import { deadCommand } from './dead.ts';
 import { messageCommand } from './message.ts';
 import { migrateCommand } from './migrate.ts';
 import { outboxCommand } from './outbox.ts';
+import { projectionCommand } from './projection.ts';
+import { sagaCommand } from './saga.ts';
 import { statusCommand } from './status.ts';
 import { verifyCommand } from './verify.ts';
 
@@ -13,13 +15,15 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   ['message', messageCommand],
   ['outbox', outboxCommand],
   ['dead', deadCommand],
+  ['projection', projectionCommand],
+  ['saga', sagaCommand],
   ['migrate', migrateCommand],
 ]);
 
 const HELP = `Usage: oncebox <command> [options]
 
 Commands:
-${[...COMMANDS].map(([name, { summary }]) => `  ${name.padEnd(10)}${summary}`).join('\n')}
+${[...COMMANDS].map(([name, { summary }]) => `  ${name.padEnd(12)}${summary}`).join('\n')}
 
 "oncebox <command> --help" tells more. Exit codes: 0 done, 1 failed or something is wrong,
 2 called wrongly, 3 retention has removed what would tell.`;

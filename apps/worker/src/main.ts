@@ -1,13 +1,24 @@
+import { CheckAvailability } from '@oncebox/contracts';
 import { type Consumer, createInbox, forgetProcessed, type Inbox } from '@oncebox/inbox';
 import { createPool, parseDatabaseUrl } from '@oncebox/mysql';
-import { connectBroker, startConsumer } from '@oncebox/rabbitmq';
+import { connectBroker, startConsumer, startResponder } from '@oncebox/rabbitmq';
+import { forgetSagas, watchTimeouts } from '@oncebox/saga';
 import { createLogger, loadConfig, run, startOpsServer } from '@oncebox/service';
 import { workerConfig } from './config.ts';
 import { customerDirectory } from './customer-directory.ts';
+import { availability } from './inventory/availability.ts';
+import { inventory } from './inventory/consumer.ts';
+import { orderEmails } from './order-emails/consumer.ts';
+import { ordersApi } from './order-emails/orders-api.ts';
+import { orderFulfilment, orderFulfilmentConsumer } from './order-fulfilment.ts';
+import { payments } from './payments/consumer.ts';
+import { simulatedGateway } from './payments/simulated-gateway.ts';
+import { sales } from './sales.ts';
 import { welcomeEmail } from './welcome-email.ts';
 
 /** Fewer than the messages in hand: their transactions are short, and a database shared by many workers has connections to spare. */
 const CONNECTIONS = 20;
+const GATEWAY_CONNECTIONS = 5;
 
 const config = loadConfig(workerConfig);
 const logger = createLogger({ name: 'worker', level: config.LOG_LEVEL, format: config.LOG_FORMAT });
@@ -17,6 +28,7 @@ const configured = (consumer: Consumer): Consumer => ({
   ...consumer,
   retryDelaysMs: config.WORKER_RETRY_DELAYS_MS ?? consumer.retryDelaysMs,
   deadlineMs: config.WORKER_DEADLINE_MS || consumer.deadlineMs,
+  batch: Math.min(config.WORKER_BATCH, consumer.batch),
 });
 
 /** Logs each message before it is handled. */
@@ -38,7 +50,18 @@ await run({ logger }, async (stopping) => {
   const pool = createPool(config.WORKER_DATABASE_URL, { connections: CONNECTIONS });
   const { host, port } = parseDatabaseUrl(config.WORKER_DATABASE_URL);
   const broker = connectBroker({ urls: config.AMQP_URL, name: 'worker', logger });
-  const consumers = [welcomeEmail, customerDirectory].map((definition) =>
+  // The gateway stands for another company's system: it has connections of its own, and no transaction of ours.
+  const gatewayPool = createPool(config.WORKER_DATABASE_URL, { connections: GATEWAY_CONNECTIONS });
+  const saga = orderFulfilment(config.WORKER_STEP_TIMEOUT_MS);
+  const consumers = [
+    welcomeEmail,
+    customerDirectory,
+    inventory,
+    payments(pool, simulatedGateway(gatewayPool)),
+    orderFulfilmentConsumer(saga),
+    orderEmails(ordersApi(config.ORDERS_API_URL ?? `http://127.0.0.1:${config.API_PORT}`)),
+    sales,
+  ].map((definition) =>
     startConsumer({
       broker,
       inbox: announced(createInbox(pool, configured(definition))),
@@ -47,7 +70,10 @@ await run({ logger }, async (stopping) => {
       prefetch: config.WORKER_PREFETCH,
     }),
   );
-  const forgetting = forgetProcessed(pool, { keepHours: config.WORKER_RETENTION_HOURS, logger, signal: stopping });
+  const responder = startResponder({ broker, contract: CheckAvailability, answer: availability(pool), logger });
+  const watching = watchTimeouts(pool, [saga], { logger, signal: stopping });
+  const retention = { keepHours: config.WORKER_RETENTION_HOURS, logger, signal: stopping };
+  const forgetting = Promise.all([forgetProcessed(pool, retention), forgetSagas(pool, retention)]);
 
   const ops = await startOpsServer({
     port: config.WORKER_OPS_PORT,
@@ -56,17 +82,18 @@ await run({ logger }, async (stopping) => {
     checks: {
       database: () => pool.query('SELECT 1'),
       consumers: () => {
-        if (consumers.some((consumer) => !consumer.consuming))
+        if ([...consumers, responder].some(({ consuming }) => !consuming))
           throw Object.assign(new Error('no messages are consumed'), { code: 'NOT_CONSUMING' });
       },
     },
   });
   logger.info(`Probes on port ${ops.port}`);
   return [
-    { name: 'consumers', stop: () => Promise.all(consumers.map((consumer) => consumer.stop())) },
+    { name: 'consumers', stop: () => Promise.all([...consumers, responder].map((each) => each.stop())) },
     { name: 'broker', stop: () => broker.close() },
+    { name: 'time-outs of sagas', stop: () => watching },
     { name: 'retention', stop: () => forgetting },
-    { name: 'database', stop: () => pool.end() },
+    { name: 'database', stop: () => Promise.all([pool.end(), gatewayPool.end()]) },
     { name: 'ops server', stop: () => ops.close() },
   ];
 });

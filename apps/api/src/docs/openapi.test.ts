@@ -1,5 +1,7 @@
 import { describe, expect, it } from 'vitest';
+import { availabilityView } from '../availability/schemas.ts';
 import { customer, customerChange, newCustomer } from '../customers/schemas.ts';
+import { acceptedOrder, newOrder, orderView } from '../orders/schemas.ts';
 import { problemSchema, problems } from '../problem.ts';
 import type { MediaType } from './document.ts';
 import { openApi } from './openapi.ts';
@@ -29,6 +31,10 @@ describe('the document', () => {
       Customer: customer,
       NewCustomer: newCustomer,
       CustomerChange: customerChange,
+      Order: orderView,
+      NewOrder: newOrder,
+      AcceptedOrder: acceptedOrder,
+      Availability: availabilityView,
       Problem: problemSchema,
     };
     const media: MediaType[] = [

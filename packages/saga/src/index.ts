@@ -1,0 +1,15 @@
+export { defineSaga, type Saga, type SagaDefinition, type Step } from './definition.ts';
+export { SagaError, type SagaErrorCode } from './errors.ts';
+export {
+  findSagas,
+  hasSagas,
+  listSagas,
+  type ResumeOutcome,
+  resumeSaga,
+  type SagaDetails,
+  type SagaEntry,
+  type SagaState,
+} from './inspect.ts';
+export { answersTo, startSaga } from './process.ts';
+export { forgetSagas } from './retention.ts';
+export { type TimeoutSettings, watchTimeouts } from './timeouts.ts';
