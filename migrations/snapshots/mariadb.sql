@@ -429,6 +429,15 @@ CREATE TABLE `sagas` (
   CONSTRAINT `sagas_wait` CHECK (`state` = 'running' = (`due_at` is not null))
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
+CREATE TABLE `sales` (
+  `sku` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `orders` bigint(20) unsigned NOT NULL,
+  `quantity` bigint(20) unsigned NOT NULL,
+  `amount` bigint(20) unsigned NOT NULL,
+  `updated_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  PRIMARY KEY (`sku`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
 CREATE TABLE `schema_migrations` (
   `set_name` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   `name` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,

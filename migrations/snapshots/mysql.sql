@@ -429,6 +429,15 @@ CREATE TABLE `sagas` (
   CONSTRAINT `sagas_wait` CHECK (((`state` = _utf8mb4'running') = (`due_at` is not null)))
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
 
+CREATE TABLE `sales` (
+  `sku` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `orders` bigint unsigned NOT NULL,
+  `quantity` bigint unsigned NOT NULL,
+  `amount` bigint unsigned NOT NULL,
+  `updated_at` datetime(6) NOT NULL DEFAULT (utc_timestamp(6)),
+  PRIMARY KEY (`sku`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
+
 CREATE TABLE `schema_migrations` (
   `set_name` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   `name` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,

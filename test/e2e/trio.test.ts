@@ -104,6 +104,7 @@ test('a request becomes a row, a message, an inbox row for each consumer, and on
       'cloudEvents:time': time.toISOString(),
       'cloudEvents:subject': id,
       schemaversion: 1,
+      partition: String(crc32(id) % 16),
       traceparent: TRACEPARENT,
     },
   });

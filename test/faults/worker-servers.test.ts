@@ -3,8 +3,9 @@ import { newSystem } from '../support/customers.ts';
 import { createDatabase } from '../support/database.ts';
 import { checkInvariants } from '../support/invariants.ts';
 import { startLoad } from '../support/load.ts';
+import { systemOnBroker } from '../support/own-broker.ts';
 
-/** A database starts twice. */
+/** A server starts twice. */
 vi.setConfig({ testTimeout: 300_000 });
 
 it('43: while its database is away a worker takes nothing from its queues, and counts nothing as a failure', async () => {
@@ -37,4 +38,24 @@ it('43: while its database is away a worker takes nothing from its queues, and c
   await checkInvariants({ ...here, fulfilment: away.fulfilment }, await load.stop());
   worker.kill('SIGTERM');
   expect(await worker.exited).toBe(0); // the same process all the while
+});
+
+it('44: deliveries in the hands of a worker while the broker restarts are acknowledged to nobody, and come again to a rebuilt consumer', async () => {
+  const { broker, settings, ...system } = await systemOnBroker();
+  // With others beside it in hand, it stops itself between its work and the commit.
+  const worker = system.worker({ ...settings, ONCEBOX_FAILPOINTS: 'inbox:handled=stop@10' });
+  const load = startLoad(await system.api(), { clients: 2 });
+  await worker.ready();
+  await load.more(40);
+  const journal = await load.stop();
+  const relay = system.relay(settings);
+  await worker.said(/^failpoint/);
+  await relay.said(/^Published messages/);
+  await broker.stop();
+  await broker.start();
+  worker.kill('SIGCONT');
+  await checkInvariants(system, journal);
+  expect(worker.lines.filter(({ msg }) => msg === 'consuming').length).toBeGreaterThanOrEqual(4); // two consumers, twice
+  worker.kill('SIGTERM');
+  expect(await worker.exited).toBe(0);
 });

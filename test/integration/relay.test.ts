@@ -1,3 +1,4 @@
+import { crc32 } from 'node:zlib';
 import { CustomerCreated } from '@oncebox/contracts';
 import { createPool, transaction } from '@oncebox/mysql';
 import { outbox } from '@oncebox/outbox';
@@ -58,6 +59,7 @@ describe('the relay', () => {
       'cloudEvents:time': occurred.toISOString(),
       'cloudEvents:subject': message.payload.customerId,
       schemaversion: 1,
+      partition: String(crc32(message.payload.customerId) % 16),
       traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
     });
   });

@@ -3,9 +3,17 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { type Channel, connect } from 'amqplib';
 import type { Servers } from '../../deploy/infra/servers.ts';
 
+export interface Rights {
+  readonly configure: string;
+  readonly write: string;
+  readonly read: string;
+}
+
 /** A virtual host of its own for one test file: files run side by side on one broker and must not meet. */
 export interface Vhost {
   readonly amqpUrl: string;
+  /** The URL of a new user who may do this much here; `amqpUrl` is that of one who may do everything. */
+  userWith(rights: Rights): Promise<string>;
   /** A new channel on a connection of the test's own, to declare, bind, publish and read with. */
   channel(): Promise<Channel>;
   /** Messages that are ready in the queue; 0 while it does not exist. By AMQP, because the management API's numbers are seconds old. */
@@ -44,8 +52,18 @@ export async function createVhost({ amqpUrl, managementUrl }: Servers): Promise<
     return opened;
   };
 
+  const users: string[] = [];
+
   return {
     amqpUrl: url.href,
+    async userWith(rights) {
+      const user = new URL(url);
+      user.username = user.password = `user-${randomUUID()}`;
+      users.push(user.username);
+      await api('PUT', `users/${user.username}`, { password: user.password, tags: '' });
+      await api('PUT', `permissions/${name}/${user.username}`, rights);
+      return user.href;
+    },
     channel,
     async depth(queue) {
       const probe = await channel();
@@ -77,6 +95,7 @@ export async function createVhost({ amqpUrl, managementUrl }: Servers): Promise<
     async drop() {
       await connection.close();
       await api('DELETE', `vhosts/${name}`);
+      for (const user of users) await api('DELETE', `users/${user}`);
     },
   };
 }

@@ -1,0 +1,127 @@
+import { once } from 'node:events';
+import type { RequestContract } from '@oncebox/message';
+import type { ConsumeMessage } from 'amqplib';
+import type { Broker } from './broker.ts';
+import { openChannel } from './channel.ts';
+import { reasonOf } from './errors.ts';
+import type { Logger } from './logger.ts';
+import { persist } from './persist.ts';
+import { declareRequestQueue } from './topology.ts';
+
+/** Until when the requester waits, in milliseconds since 1970 by its clock. */
+export const DEADLINE_HEADER = 'deadline';
+/** True in a reply without an answer. */
+export const FAILED_HEADER = 'failed';
+/** Milliseconds of work. */
+export const PROCESSING_HEADER = 'processing-ms';
+
+export interface ResponderOptions<Question, Answer> {
+  readonly broker: Broker;
+  readonly contract: RequestContract<Question, Answer>;
+  /** Runs again for a question whose worker died. What it throws is logged by its code; the requester learns that it failed, not why. */
+  readonly answer: (question: Question) => Promise<Answer>;
+  readonly logger: Logger;
+  /**
+   * How many are answered side by side. Default 10. The broker sends no more than that ahead: what a responder has in hand
+   * is past the reach of priorities and other responders.
+   */
+  readonly concurrency?: number;
+}
+
+export interface Responder {
+  /** Whether the broker sends it questions now. */
+  readonly consuming: boolean;
+  /** Takes no more and resolves when those in hand are answered. */
+  stop(): Promise<void>;
+}
+
+/**
+ * Answers the questions of one contract. Responders of several processes share them. A question whose deadline has passed is not
+ * begun: its requester has gone. That compares two clocks, so they should agree to much less than the requesters' time-outs
+ * (NTP does); where a responder's is ahead by more, it would begin nothing, and its log says so.
+ */
+export function startResponder<Question, Answer>({
+  broker,
+  contract,
+  answer,
+  logger,
+  concurrency = 10,
+}: ResponderOptions<Question, Answer>): Responder {
+  const { queue } = contract;
+  const stop = new AbortController();
+  const stopped = once(stop.signal, 'abort');
+  let consuming = false;
+
+  /** @returns the reply's body and headers. */
+  const reply = async (content: Buffer) => {
+    const began = performance.now();
+    const headers = () => ({ [PROCESSING_HEADER]: Math.round((performance.now() - began) * 10) / 10 });
+    try {
+      const question = contract.question.parse(JSON.parse(content.toString('utf8')));
+      const body = Buffer.from(JSON.stringify(contract.answer.parse(await answer(question))));
+      return { body, headers: headers() };
+    } catch (error) {
+      // No message of the error, which may quote the question; a code or a class says enough.
+      const code: unknown = error instanceof Error ? Reflect.get(error, 'code') : undefined;
+      const reason = typeof code === 'string' ? code : error instanceof Error ? error.name : 'failed';
+      logger.warn({ queue }, `A ${contract.type} could not be answered: ${reason}`);
+      return { body: Buffer.alloc(0), headers: { ...headers(), [FAILED_HEADER]: true } };
+    }
+  };
+
+  const respond = async ({ content, properties }: ConsumeMessage): Promise<void> => {
+    const deadline: unknown = properties.headers?.[DEADLINE_HEADER];
+    if (typeof deadline === 'number' && Date.now() >= deadline) {
+      logger.warn({ queue }, `A ${contract.type} came after its deadline, and was not begun`);
+      return;
+    }
+    const { body, headers } = await reply(content);
+    const correlationId: unknown = properties.correlationId;
+    const options = { correlationId: String(correlationId), contentType: 'application/json', headers, mandatory: true };
+    const sent = await broker.sender.send({ exchange: '', routingKey: String(properties.replyTo), body, options });
+    // A requester that is gone gets nothing, and has no use for it.
+    if (sent.kind !== 'confirmed') logger.warn({ queue }, `An answer to a ${contract.type} found nobody: ${sent.kind}`);
+  };
+
+  const live = async (): Promise<void> => {
+    const connection = await Promise.race([broker.consuming.connected(), stopped.then(() => undefined)]);
+    if (connection === undefined) return;
+    const opened = await openChannel(connection);
+    const { channel } = opened;
+    const inHand = new Set<Promise<void>>();
+    await declareRequestQueue(channel, queue);
+    await channel.prefetch(concurrency);
+    const { consumerTag } = await channel.consume(queue, (message) => {
+      if (message === null) return void opened.close(); // the queue was deleted: declared anew with the next channel
+      // Settled after the answer, so that a question whose worker dies is answered by another. It comes back only until its deadline.
+      const answered = respond(message).finally(() => {
+        inHand.delete(answered);
+        if (!opened.closed.aborted) channel.ack(message);
+      });
+      inHand.add(answered);
+    });
+    consuming = true;
+    logger.info({ queue }, 'answering');
+    const failure = await Promise.race([opened.ended, stopped.then(() => undefined)]);
+    consuming = false;
+    if (stop.signal.aborted && !opened.closed.aborted) {
+      await Promise.race([channel.cancel(consumerTag).catch(() => undefined), opened.ended]);
+      await Promise.all(inHand);
+      await opened.close();
+    }
+    if (failure !== undefined) throw failure;
+  };
+  const living = persist(live, stop.signal, (error) => {
+    logger.warn({ queue }, `not answering: ${error instanceof Error ? error.message : reasonOf(error)}`);
+  });
+
+  return {
+    get consuming() {
+      return consuming;
+    },
+    async stop() {
+      stop.abort();
+      await living;
+    },
+  };
+}
