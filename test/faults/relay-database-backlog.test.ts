@@ -124,6 +124,7 @@ it('16: with a database that is slower than the poll there is one pass a lane, a
   relay.start();
   const { duplicatesOnTheWire } = await checkInvariants(system, { accepted: customers.map(({ id }) => id) });
   expect(duplicatesOnTheWire).toBe(0);
-  expect(passes).toBeGreaterThan(4);
+  // A pass takes at most one row of each of the 16 partitions.
+  expect(passes).toBeGreaterThanOrEqual(3);
   expect(most).toBe(1);
 });
