@@ -26,6 +26,9 @@ const connection = await connect(amqpUrl, { noDelay: true });
 const channel = await connection.createChannel();
 await channel.prefetch(prefetch);
 const waiting: ConsumeMessage[] = [];
+/** Transactions under way at once; of batches as many as the worker's two lanes, so that what waits meanwhile is one batch here too. */
+const atOnce = batch === 1 ? prefetch : 2;
+let underWay = 0;
 let scheduled = false;
 await channel.consume(queue, (message) => {
   if (message === null) throw new Error('The broker ended the subscription');
@@ -35,9 +38,19 @@ await channel.consume(queue, (message) => {
   // After everything that came in the same packet.
   setImmediate(() => {
     scheduled = false;
-    while (waiting.length > 0) void handle(waiting.splice(0, batch));
+    begin();
   });
 });
+
+function begin(): void {
+  while (waiting.length > 0 && underWay < atOnce) {
+    underWay += 1;
+    void handle(waiting.splice(0, batch)).then(() => {
+      underWay -= 1;
+      begin();
+    });
+  }
+}
 
 async function handle(messages: readonly ConsumeMessage[]): Promise<void> {
   await transaction(pool, async (tx) => {

@@ -11,7 +11,7 @@ import { numbers, type Testbed } from '../testbed.ts';
 
 const CONSUMER = 'welcome-email';
 /** Messages that the broker may send ahead: the worker's own default. */
-const PREFETCH = 100;
+const PREFETCH = 200;
 
 interface Form {
   readonly name: string;
@@ -21,9 +21,11 @@ interface Form {
   readonly environment: Readonly<Record<string, string>>;
 }
 
-const SINGLE: Form = { name: 'one transaction a message', batch: 1, environment: {} };
+const SINGLE: Form = { name: 'one transaction a message', batch: 1, environment: { WORKER_BATCH: '1' } };
+/** As the worker is unless it is told otherwise. */
+const BATCHES: Form = { name: 'batches of 100', batch: 100, environment: {} };
 /** Each beside a handler without an inbox that works in the same batches; those after the first beside the first as well. */
-const FORMS: readonly Form[] = [SINGLE];
+const FORMS: readonly Form[] = [SINGLE, BATCHES];
 
 const workerOf = (form: Form): string => `worker, ${form.name}`;
 const handlerOf = (form: Form): string => `handler without inbox, ${form.name}`;
@@ -98,8 +100,7 @@ async function throughWorker(bed: Testbed, { environment }: Form): Promise<Sampl
 async function withoutInbox(bed: Testbed, { batch }: Form): Promise<Sample> {
   await fill(bed);
   const settings = { amqpUrl: bed.vhost.amqpUrl, databaseUrl: bed.schemas.fulfilment.url, queue: CONSUMER };
-  const prefetch = Math.max(PREFETCH, 4 * batch);
-  const handler = startBare('handle.ts', { ...settings, prefetch, batch }, z.unknown());
+  const handler = startBare('handle.ts', { ...settings, prefetch: PREFETCH, batch }, z.unknown());
   const rate = await Promise.race([rateOfEffects(bed), handler.result.then(() => Number.NaN)]);
   await handler.stop();
   const { missing, doubled } = await wrongEffects(bed);

@@ -72,7 +72,8 @@ it('19: what a frozen or a cut-off relay holds is free after its lease, and when
   await frozen.said(/^failpoint/);
   const other = system.relay();
   await expect.poll(() => ids(system, 'pending'), SOON).toEqual([]);
-  expect(publishedBy(other)).toHaveLength(accepted.length);
+  // The commit comes before the line that tells of it.
+  await expect.poll(() => publishedBy(other), SOON).toHaveLength(accepted.length);
   const before = await settled();
   frozen.kill('SIGCONT');
   await frozen.said(/^Waiting for database/); // its session is gone
@@ -92,7 +93,7 @@ it('19: what a frozen or a cut-off relay holds is free after its lease, and when
   cutOff.kill('SIGCONT');
   const another = system.relay();
   await expect.poll(() => ids(system, 'pending'), SOON).toEqual([]);
-  expect(publishedBy(another)).toHaveLength(20);
+  await expect.poll(() => publishedBy(another), SOON).toHaveLength(20);
   await database.pass();
   await cutOff.ready();
   expect(publishedBy(cutOff)).toEqual([]);

@@ -1,4 +1,4 @@
-import { createPool, errnoOf, fromConnection, isUnavailable, type Pool, transaction } from '@oncebox/mysql';
+import { createPool, errnoOf, fromConnection, isUnavailable, type Pool, savepoint, transaction } from '@oncebox/mysql';
 import { createConnection } from 'mysql2';
 import type { RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
@@ -72,23 +72,30 @@ describe('transaction', () => {
     expect(await balances()).toEqual(before.map((balance) => balance + 1));
   });
 
-  it('runs the whole closure again after a deadlock, so that both sides of it are whole', async () => {
-    const before = await balances();
-    const bothHoldOne = Promise.withResolvers<void>();
-    let holding = 0;
-    let runs = 0;
-    const transfer = (first: number, second: number): Promise<void> =>
-      transaction(pool, async (tx) => {
-        runs += 1;
-        await tx.execute('UPDATE account SET balance = balance + 1 WHERE id = ?', [first]);
-        if (++holding === 2) bothHoldOne.resolve();
-        await bothHoldOne.promise;
-        await tx.execute('UPDATE account SET balance = balance + 1 WHERE id = ?', [second]);
-      });
-    await Promise.all([transfer(1, 2), transfer(2, 1)]);
-    expect(runs).toBeGreaterThan(2);
-    expect(await balances()).toEqual(before.map((balance) => balance + 2));
-  });
+  const inside: { where: string; run: typeof savepoint }[] = [
+    { where: '', run: (tx, work) => work(tx) },
+    { where: ' in a savepoint', run: savepoint },
+  ];
+  it.each(inside)(
+    'runs the whole closure again after a deadlock$where, so that both sides of it are whole',
+    async ({ run }) => {
+      const before = await balances();
+      const bothHoldOne = Promise.withResolvers<void>();
+      let holding = 0;
+      let runs = 0;
+      const transfer = (first: number, second: number): Promise<void> =>
+        transaction(pool, async (tx) => {
+          runs += 1;
+          await tx.execute('UPDATE account SET balance = balance + 1 WHERE id = ?', [first]);
+          if (++holding === 2) bothHoldOne.resolve();
+          await bothHoldOne.promise;
+          await run(tx, (inner) => inner.execute('UPDATE account SET balance = balance + 1 WHERE id = ?', [second]));
+        });
+      await Promise.all([transfer(1, 2), transfer(2, 1)]);
+      expect(runs).toBeGreaterThan(2);
+      expect(await balances()).toEqual(before.map((balance) => balance + 2));
+    },
+  );
 
   it('gives up after its attempts, with the error of the server', async () => {
     const blocker = await admin.getConnection();

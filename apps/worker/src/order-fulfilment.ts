@@ -44,7 +44,7 @@ export const orderFulfilment = (timeoutMs: number): Saga<Order> =>
         timeoutMs,
         attempts: PERSISTENT,
         compensation: ({ orderId }, replyTo, reason) =>
-          RejectOrder.message({ replyTo, orderId, reason: rejectionReason.parse(reason) }),
+          RejectOrder.message({ replyTo, orderId, reason: rejectionReason.catch('timed_out').parse(reason) }),
       },
       {
         name: 'stock',

@@ -4,6 +4,9 @@ import type { RowDataPacket } from 'mysql2/promise';
 import type { Aggregate, Event, Recorded } from './aggregate.ts';
 import { EventStoreError } from './errors.ts';
 
+/** A server that has fallen silent must not keep a connection of the pool. */
+const READ_TIMEOUT_MS = 5_000;
+
 /** A pool reads what is committed; a transaction sees its own appends too. */
 export type Reader = Pick<Pool | Transaction, 'query'>;
 
@@ -30,10 +33,11 @@ export async function readEvents<State, E extends Event>(
   id: string,
   afterVersion = 0,
 ): Promise<Recorded<E>[]> {
-  const [rows] = await reader.query<Row[]>(
-    `SELECT ${COLUMNS} FROM events WHERE category = ? AND stream_id = ? AND version > ? ORDER BY version`,
-    [aggregate.category, id, afterVersion],
-  );
+  const [rows] = await reader.query<Row[]>({
+    sql: `SELECT ${COLUMNS} FROM events WHERE category = ? AND stream_id = ? AND version > ? ORDER BY version`,
+    values: [aggregate.category, id, afterVersion],
+    timeout: READ_TIMEOUT_MS,
+  });
   return rows.map((row) => recorded(aggregate, row));
 }
 

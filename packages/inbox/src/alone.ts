@@ -34,7 +34,8 @@ export function handleAlone(pool: Pool, consumer: Consumer, isAway: () => Promis
     try {
       work = await allowance.spend(prepare);
     } catch (error) {
-      return failed(error);
+      // Only with a database that is away: an address that `prepare` calls refuses connections in the same words.
+      return isUnavailable(error) && (await isAway()) ? unavailable(error) : failed(error);
     }
     const signalled: InboxSignal = { consumer: name, messageId: received.id };
     try {

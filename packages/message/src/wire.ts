@@ -104,6 +104,9 @@ export interface Delivery {
   };
 }
 
+/** What the columns that keep a version can hold. */
+const MOST_VERSIONS = 2 ** 32 - 1;
+
 const text = (value: unknown): string | undefined => (typeof value === 'string' && value !== '' ? value : undefined);
 
 /**
@@ -121,8 +124,11 @@ export function fromWire({ content, properties, routingKey }: Delivery): Receive
   if (Buffer.byteLength(id) > 255)
     throw new MessageError('ONCEBOX_MALFORMED_MESSAGE', 'The messageId is over 255 bytes');
   if (type === undefined) throw new MessageError('ONCEBOX_MALFORMED_MESSAGE', 'The message has no type');
-  if (typeof version !== 'number')
-    throw new MessageError('ONCEBOX_MALFORMED_MESSAGE', 'The message has no schemaversion header');
+  if (typeof version !== 'number' || !Number.isInteger(version) || version < 0 || version > MOST_VERSIONS)
+    throw new MessageError('ONCEBOX_MALFORMED_MESSAGE', 'The message has no schemaversion header that is a version');
+  const subject = text(headers['cloudEvents:subject']);
+  if (subject !== undefined && subject.length > 255)
+    throw new MessageError('ONCEBOX_MALFORMED_MESSAGE', 'The cloudEvents:subject is over 255 characters');
   const time = text(headers['cloudEvents:time']);
   const lineage: { -readonly [K in keyof Lineage]: Lineage[K] } = {};
   const correlationId = text(properties.correlationId);
@@ -137,7 +143,7 @@ export function fromWire({ content, properties, routingKey }: Delivery): Receive
     version,
     payload: content.toString('utf8'),
     lineage,
-    aggregateId: text(headers['cloudEvents:subject']),
+    aggregateId: subject,
     source: text(properties.appId),
     occurredAt: time === undefined || Number.isNaN(Date.parse(time)) ? undefined : new Date(time),
     routingKey,

@@ -119,18 +119,25 @@ export async function transaction<T>(
     try {
       return await runOnce(pool, work, timeoutMs);
     } catch (error) {
-      if (!isContention(error) || attempt >= attempts) throw error;
+      if (!isRepeatable(error) || attempt >= attempts) throw error;
       await delay(Math.random() * 20 * 2 ** attempt);
     }
   }
 }
+
+/** A deadlock may come wrapped: out of a savepoint, or from a caller that caught it and went on. */
+const isRepeatable = (error: unknown): boolean =>
+  isContention(error) ||
+  (error instanceof DatabaseError && error.code === 'ONCEBOX_TRANSACTION_LOST' && isContention(error.cause));
 
 async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, timeoutMs: number): Promise<T> {
   const connection = await acquire(pool, timeoutMs);
   const { tx, end, deadlock } = handle(connection);
   const deadline = Promise.withResolvers<never>();
   deadline.promise.catch(() => undefined);
+  let expired = false;
   const timer = setTimeout(() => {
+    expired = true;
     deadline.reject(
       Object.assign(new Error(`The transaction did not end within ${timeoutMs} ms`), {
         code: 'ETIMEDOUT',
@@ -157,8 +164,8 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
     end();
     // A connection of unknown state must not go back to the pool: its next borrower would inherit locks, or a server that
     // became read-only (mysql2 drops such a connection by itself only for queries made on the pool).
-    if (isUnavailable(error)) connection.destroy();
-    else if (isFatal(error)) await abandon(pool, connection);
+    if (expired || (isFatal(error) && !isUnavailable(error))) await abandon(pool, connection);
+    else if (isUnavailable(error)) connection.destroy();
     else {
       await bounded(connection.query('ROLLBACK')).then(
         () => connection.release(),

@@ -86,12 +86,15 @@ const CHAINED_KEYS = 50;
 /** Held rows of one key in a pass. Each waits for the confirm of the one before, and the whole pass for the last. */
 const CHAIN = 50;
 
+/** Whether `readInTurn` gives whole chains for these. */
+export const isChained = (due: readonly Due[]): boolean => due.length > 0 && due.length <= CHAINED_KEYS;
+
 /**
  * The held rows whose turn it is: of each key whose head is due, the head and what waits right behind it, up to a parked row.
  * Without the rest of the chain, a key that piled up behind a failure would recover at one message a pass.
  */
 export async function readInTurn(tx: Transaction, due: readonly Due[]): Promise<string[]> {
-  if (due.length === 0 || due.length > CHAINED_KEYS) return due.map(({ seq }) => seq);
+  if (!isChained(due)) return due.map(({ seq }) => seq);
   const chains = due.map(
     () => `(SELECT w.seq AS position, CAST(w.seq AS CHAR) AS seq, w.aggregatetype, w.aggregateid, o.state
               FROM outbox_waiting AS w FORCE INDEX (outbox_waiting_key) STRAIGHT_JOIN outbox AS o ON o.seq = w.seq
@@ -136,13 +139,15 @@ export interface ReadLimits {
  * A plain read: it takes no lock and, at READ COMMITTED, keeps no read view, so purge goes on while the caller publishes. What
  * another relay settled before it freed a partition is seen, because the statement starts after the lock was given.
  *
+ * From the beginning of each partition, and not from where the last pass ended: a row that commits late lies before that, and may be
+ * the first of a key whose next row is there already. To skip it would be to let that one overtake.
+ *
  * The inner part sees positions and sizes only; the running total cuts it before any payload is fetched, so that a thousand
  * large messages cannot exhaust the process.
  */
 export async function read(
   tx: Transaction,
   partitions: readonly number[],
-  floors: readonly string[],
   inTurn: readonly string[],
   limits: ReadLimits,
 ): Promise<OutboxRow[]> {
@@ -150,7 +155,7 @@ export async function read(
   const ready = partitions.map(
     (partition) =>
       `(SELECT seq, partition_id, OCTET_LENGTH(payload) AS bytes FROM outbox FORCE INDEX (outbox_work)
-         WHERE state = 'pending' AND held = 0 AND partition_id = ${partition} AND seq > ? ORDER BY seq LIMIT ${rowsEach})`,
+         WHERE state = 'pending' AND held = 0 AND partition_id = ${partition} ORDER BY seq LIMIT ${rowsEach})`,
   );
   const retried =
     inTurn.length === 0
@@ -168,11 +173,7 @@ export async function read(
        STRAIGHT_JOIN outbox AS o ON o.seq = sized.seq
       WHERE sized.ahead < ?
       ORDER BY o.seq`,
-    [
-      ...partitions.map((partition) => floors[partition] ?? '0'),
-      ...(inTurn.length === 0 ? [] : [inTurn]),
-      Math.ceil(limits.bytes / partitions.length),
-    ],
+    [...(inTurn.length === 0 ? [] : [inTurn]), Math.ceil(limits.bytes / partitions.length)],
   );
   return rows;
 }

@@ -49,7 +49,7 @@ describe('dispatch', () => {
   it('has at most one message of a key unconfirmed, and sends the keys side by side', async () => {
     const publisher = scripted();
     const rows = Array.from({ length: 30 }, (_, index) => row(index + 1, `k${index % 3}`));
-    const { confirmed } = await dispatch(rows, 'shop', publisher);
+    const { confirmed } = await dispatch(rows, 'shop', publisher, Infinity);
     expect(publisher.mostOfOneKey).toBe(1);
     expect(publisher.sent.slice(0, 3)).toEqual(['id-1', 'id-2', 'id-3']);
     for (const key of ['k0', 'k1', 'k2']) {
@@ -61,7 +61,7 @@ describe('dispatch', () => {
   it('tells the keys apart by type and id together, exactly', async () => {
     const publisher = scripted();
     const rows = [row(1, 'a'), row(2, 'a '), row(3, 'A'), row(4, 'a', { aggregatetype: 'other' })];
-    await dispatch(rows, 'shop', publisher);
+    await dispatch(rows, 'shop', publisher, Infinity);
     expect(publisher.sent.slice(0, 4)).toEqual(['id-1', 'id-2', 'id-3', 'id-4']);
   });
 
@@ -70,7 +70,7 @@ describe('dispatch', () => {
     async (kind) => {
       const publisher = scripted({ 'id-1': { kind, reason: 'NO_ROUTE' } });
       const rows = [row(1, 'a'), row(2, 'b'), row(3, 'a'), row(4, 'b'), row(5, 'a')];
-      const result = await dispatch(rows, 'shop', publisher);
+      const result = await dispatch(rows, 'shop', publisher, Infinity);
       expect(ids(result.confirmed)).toEqual(['id-2', 'id-4']);
       expect(result.refused).toMatchObject([{ row: { id: 'id-1' }, reason: `${kind}: NO_ROUTE` }]);
       expect(ids(result.behind)).toEqual(['id-3', 'id-5']);
@@ -82,22 +82,28 @@ describe('dispatch', () => {
     const unsendable: Outcome = { kind: 'unsendable', reason: 'headers too large' };
     const publisher = scripted({ 'id-1': unsendable, 'id-3': unsendable });
     const rows = [row(1, 'a'), row(2, 'a'), row(3, 'b', { when_parked: 'continue' }), row(4, 'b')];
-    const result = await dispatch(rows, 'shop', publisher);
+    const result = await dispatch(rows, 'shop', publisher, Infinity);
     expect(result.unsendable.map(({ row: each }) => each.id).sort()).toEqual(['id-1', 'id-3']);
     expect(ids(result.behind)).toEqual(['id-2']);
     expect(ids(result.confirmed)).toEqual(['id-4']);
   });
 
   it('parks a row whose headers cannot be read, with the reason', async () => {
-    const result = await dispatch([row(1, 'a', { headers: '{' })], 'shop', scripted());
+    const result = await dispatch([row(1, 'a', { headers: '{' })], 'shop', scripted(), Infinity);
     expect(result.unsendable).toMatchObject([{ reason: expect.stringContaining('ONCEBOX_INVALID_HEADERS') }]);
   });
 
   it('leaves rows as they are when an outage comes: neither refused nor behind', async () => {
     const publisher = scripted({ 'id-1': { kind: 'unknown', reason: 'channel closed' } });
-    const result = await dispatch([row(1, 'a'), row(2, 'a'), row(3, 'b')], 'shop', publisher);
+    const result = await dispatch([row(1, 'a'), row(2, 'a'), row(3, 'b')], 'shop', publisher, Infinity);
     expect(result).toMatchObject({ refused: [], unsendable: [], behind: [], outage: 'channel closed' });
     expect(publisher.sent).not.toContain('id-2');
+  });
+
+  it('sends no further message of a key when its time is up, and says that it is not through', async () => {
+    const result = await dispatch([row(1, 'a'), row(2, 'a'), row(3, 'b')], 'shop', scripted(), 0);
+    expect(ids(result.confirmed).sort()).toEqual(['id-1', 'id-3']);
+    expect(result).toMatchObject({ refused: [], behind: [], complete: false });
   });
 
   it('routes a row that a plain SQL writer left without a routing key by its aggregate type and type', async () => {
@@ -109,7 +115,7 @@ describe('dispatch', () => {
         return { kind: 'confirmed' };
       },
     };
-    await dispatch([row(1, 'a', { routing_key: null })], 'shop', publisher);
+    await dispatch([row(1, 'a', { routing_key: null })], 'shop', publisher, Infinity);
     expect(keys).toEqual(['note.Noted']);
   });
 });

@@ -13,6 +13,8 @@ export interface Dispatched {
   readonly behind: OutboxRow[];
   /** Why some outcomes are unknown, when some are. */
   outage: string | undefined;
+  /** Every row has had its turn, or stands behind one that was refused. */
+  complete: boolean;
 }
 
 /**
@@ -21,14 +23,32 @@ export interface Dispatched {
  *
  * One unconfirmed message a key, because a broker does not refuse in order: a full queue refuses one message and takes the ones
  * behind it, and of two messages of a key the first may come back unroutable while the second is delivered.
+ *
+ * @param until on performance.now()'s clock: what has not been sent by then stays for the next pass. A long key would outlast the lease,
+ *   nothing of it would be settled, and the next pass would send the same again.
  */
-export async function dispatch(rows: readonly OutboxRow[], schema: string, publisher: Publisher): Promise<Dispatched> {
-  const result: Dispatched = { confirmed: [], refused: [], unsendable: [], behind: [], outage: undefined };
+export async function dispatch(
+  rows: readonly OutboxRow[],
+  schema: string,
+  publisher: Publisher,
+  until: number,
+): Promise<Dispatched> {
+  const result: Dispatched = {
+    confirmed: [],
+    refused: [],
+    unsendable: [],
+    behind: [],
+    outage: undefined,
+    complete: true,
+  };
   const keys = Map.groupBy(rows, keyOf);
   await Promise.all(
     Array.from(keys.values(), async (chain) => {
       for (const [place, row] of chain.entries()) {
-        if (result.outage !== undefined) return;
+        if (result.outage !== undefined || (place > 0 && performance.now() > until)) {
+          result.complete = false;
+          return;
+        }
         const outcome = await publishRow(row, schema, publisher);
         if (outcome.kind === 'confirmed') {
           result.confirmed.push(row);
@@ -36,6 +56,7 @@ export async function dispatch(rows: readonly OutboxRow[], schema: string, publi
         }
         if (outcome.kind === 'unknown') {
           result.outage = outcome.reason;
+          result.complete = false;
           return;
         }
         if (outcome.kind === 'unsendable') {

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { isUnavailable, type Pool } from '@oncebox/mysql';
-import { findWork } from './claim.ts';
+import { findWork, type Work } from './claim.ts';
 import { Floors } from './floors.ts';
 import { type PassResult, type PassSettings, pass } from './pass.ts';
 import type { Publisher } from './publisher.ts';
@@ -47,7 +47,7 @@ export class Drain {
   /** Another start for each process and pass, so that several do not queue up for the same partitions. */
   #start = Math.floor(Math.random() * PARTITIONS);
   #backlog = false;
-  #probing: Promise<Probe> | undefined;
+  #probing: Promise<Work> | undefined;
   #idlePolls = 0;
   /** Why the database did not answer when it was last asked; undefined once it did. */
   #outage: unknown = Object.assign(new Error('the database has not been asked yet'), { code: 'STARTING' });
@@ -79,14 +79,14 @@ export class Drain {
 
   async #lane(signal: AbortSignal): Promise<void> {
     await this.#supervise(signal, async () => {
-      const { floors, partitions, due } = await this.#probe();
+      const { partitions, due } = await this.#probe();
       // Asks the database even so: who waits for the broker should not learn of a second outage only when the first has ended.
       if (!this.#publisher.ready) return await pause(this.#settings.pollMs * 10, signal);
       const wanted = partitions.filter((partition) => !this.#held.has(partition));
       if (signal.aborted) return;
       // With little to do one pass takes everything: one transaction, one fsync. With a backlog the lanes divide it.
       const share = this.#backlog ? Math.ceil(PARTITIONS / this.#settings.lanes) : PARTITIONS;
-      const result = wanted.length === 0 ? undefined : await this.#pass({ floors, partitions: wanted, due }, share);
+      const result = wanted.length === 0 ? undefined : await this.#pass({ partitions: wanted, due }, share);
       if (result === undefined || result.claimed.length === 0) {
         this.#idlePolls += 1;
         await pause(this.#settings.pollMs * slower(this.#idlePolls), signal);
@@ -104,21 +104,21 @@ export class Drain {
   }
 
   /** One probe at a time for all lanes. */
-  #probe(): Promise<Probe> {
+  #probe(): Promise<Work> {
     this.#probing ??= this.#look().finally(() => {
       this.#probing = undefined;
     });
     return this.#probing;
   }
 
-  async #look(): Promise<Probe> {
+  async #look(): Promise<Work> {
     const floors = this.#floors.next();
     const work = await findWork(this.#schema.pool, floors);
     this.#outage = undefined;
-    return { floors, ...work };
+    return work;
   }
 
-  async #pass(probe: Probe, share: number): Promise<PassResult> {
+  async #pass(probe: Work, share: number): Promise<PassResult> {
     this.#start = (this.#start + 5) % PARTITIONS;
     let claimed: readonly number[] = [];
     const onClaimed = (partitions: readonly number[]): void => {
@@ -174,12 +174,6 @@ export class Drain {
       }
     }
   }
-}
-
-interface Probe {
-  readonly floors: readonly string[];
-  readonly partitions: readonly number[];
-  readonly due: ReadonlySet<number>;
 }
 
 const slower = (idlePolls: number): number => SLOWER.find(([polls]) => idlePolls > polls)?.[1] ?? 1;

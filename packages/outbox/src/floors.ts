@@ -4,7 +4,7 @@ import { PARTITIONS } from './row.ts';
 const FULL_EVERY = 2;
 
 /**
- * Where to begin looking for pending rows in each partition.
+ * Where to begin looking whether a partition has pending rows. Only whether: what is sent is read from the beginning.
  *
  * Settled rows leave entries in the index that each look walks again until purge removes them; on a fast drain that walk was the
  * dearest part. So a look begins after the last row that was settled. But rows commit out of the order of `seq`, and a late one
@@ -14,7 +14,7 @@ export class Floors {
   readonly #floors: string[] = Array.from({ length: PARTITIONS }, () => '0');
   #looks = 0;
 
-  /** The floors for the next look: one for finding the work and for reading it. */
+  /** The floors for the next look. */
   next(): readonly string[] {
     this.#looks += 1;
     return this.#looks % FULL_EVERY === 0 ? NONE : [...this.#floors];

@@ -3,6 +3,7 @@ import {
   claim,
   type Due,
   type Heads,
+  isChained,
   type ReadLimits,
   read,
   readDue,
@@ -46,7 +47,6 @@ export interface PassRequest extends Work {
   readonly share: number;
   /** Where to begin looking for them. */
   readonly start: number;
-  readonly floors: readonly string[];
   readonly onClaimed?: (partitions: readonly number[]) => void;
 }
 
@@ -61,6 +61,8 @@ export async function pass(
   request: PassRequest,
   settings: PassSettings,
 ): Promise<PassResult> {
+  // A quarter, so that the confirm of the last one and the settling have time, and a stop does not wait for a long key.
+  const sendUntil = performance.now() + Math.min(SENDING_MS, settings.timeoutMs / 4);
   const result = await transaction(
     schema.pool,
     async (tx) => {
@@ -71,15 +73,16 @@ export async function pass(
       const dueHere = claimed.filter((partition) => request.due.has(partition));
       const due = dueHere.length === 0 ? [] : await readDue(tx, dueHere, settings.limits.rows);
       const inTurn = await readInTurn(tx, due);
-      const rows = await read(tx, claimed, request.floors, inTurn, settings.limits);
+      const rows = await read(tx, claimed, inTurn, settings.limits);
       // Asked for only while anything waits, so that it costs nothing while nothing fails.
       const heads = rows[0]?.anything_waits === 1 ? await readHeads(tx, rows) : NO_HEADS;
       const turns = new Set(inTurn);
-      const isBlocked = (row: OutboxRow): boolean => isBehind(row, heads) && !turns.has(row.seq);
+      // Rows of a chain follow their head in this pass. Without chains only heads may go.
+      const isBlocked = (row: OutboxRow): boolean => isBehind(row, heads) && !(isChained(due) && turns.has(row.seq));
       const blocked = rows.filter(isBlocked);
       if (due.length > 0) await tidy(tx, due, rows, turns, blocked);
       const sendable = rows.filter((row) => !isBlocked(row));
-      const dispatched = await dispatch(sendable, schema.name, publisher);
+      const dispatched = await dispatch(sendable, schema.name, publisher, sendUntil);
       const outcome = {
         published: dispatched.confirmed.map((row) => row.id),
         refused: dispatched.refused.length,
@@ -92,7 +95,7 @@ export async function pass(
       return {
         claimed,
         ...outcome,
-        last: dispatched.outage === undefined ? lastReady(rows) : new Map(),
+        last: dispatched.complete ? lastReady(rows) : new Map(),
         full: rows.length >= settings.limits.rows,
         outage: dispatched.outage,
       };
@@ -104,6 +107,8 @@ export async function pass(
   return result;
 }
 
+/** For how long a pass sends: a key goes out at one message a confirm, and with a thousand of its rows would outlast the lease. */
+const SENDING_MS = 4_000;
 const NO_HEADS: Heads = new Map();
 const NOTHING = { published: [], refused: 0, parked: 0, last: new Map(), full: false, outage: undefined };
 

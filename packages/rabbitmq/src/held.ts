@@ -1,6 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { classOf, type Inbox } from '@oncebox/message';
-import { reasonOf } from './errors.ts';
 import type { Logger } from './logger.ts';
 import { persist } from './persist.ts';
 
@@ -35,6 +34,9 @@ export async function handleHeldMessages({ name, handleHeld, isReady, logger, st
     }
   };
   await persist(live, stop, (error) => {
-    logger.warn({ consumer: name }, `held messages wait: ${reasonOf(error)}`);
+    logger.warn(
+      { consumer: name, error: error instanceof Error ? classOf(error) : typeof error },
+      'held messages wait',
+    );
   });
 }

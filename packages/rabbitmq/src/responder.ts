@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import type { RequestContract } from '@oncebox/message';
+import { classOf, type RequestContract } from '@oncebox/message';
 import type { ConsumeMessage } from 'amqplib';
 import type { Broker } from './broker.ts';
 import { openChannel } from './channel.ts';
@@ -98,6 +98,8 @@ export function startResponder<Question, Answer>({
         inHand.delete(answered);
         if (!opened.closed.aborted) channel.ack(message);
       });
+      // A channel that is closing refuses the ack: then the broker gives the question to another.
+      answered.catch((error: Error) => logger.warn({ queue, error: classOf(error) }, 'an answer was not acknowledged'));
       inHand.add(answered);
     });
     consuming = true;

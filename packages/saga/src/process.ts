@@ -32,6 +32,7 @@ export function answersTo(saga: Saga): Handling {
   return on(repliesTo(saga.name), {
     async handle(tx, message) {
       const { replyTo, outcome } = message.payload;
+      if (replyTo.saga !== saga.name) return; // of another saga, whose steps these are not
       const found = await lock(tx, { name: replyTo.saga, id: replyTo.id });
       // A saga that is unknown here, or has ended so long ago that it is forgotten: nothing to change.
       if (found === undefined) return;

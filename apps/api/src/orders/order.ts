@@ -99,6 +99,9 @@ export function outcomeOf(current: Order, event: HeardEvent): Outcome | undefine
     case 'StockReservationFailed':
     case 'PaymentFailed':
       return { type: 'OrderRejected', data: { reason: event.data.reason } };
+    // Follows from a failed payment. Who heard that one has rejected the order by now; an api whose queue was declared later has not.
+    case 'StockReleased':
+      return { type: 'OrderRejected', data: { reason: 'payment_declined' } };
     default:
       return undefined;
   }

@@ -1,4 +1,4 @@
-import type { DeadLetters, DeadMessage } from '@oncebox/message';
+import { type DeadLetters, type DeadMessage, fromWire } from '@oncebox/message';
 import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import { deadLetters } from '../dead-letters.ts';
@@ -50,6 +50,9 @@ async function replayOne(
   letter: Letter,
   joined: Set<string>,
 ): Promise<'replayed' | 'dead'> {
+  const id = letter.messageId?.toString('utf8');
+  // Without an id it can't be handled once, and what cannot be read could not be handled at all: dead as before.
+  if (id === undefined || !isReadable(letter)) return 'dead';
   const key = await lockKeyOf(tx, consumer, letter.id);
   if (key !== undefined) {
     const head = await headOf(tx, consumer, key);
@@ -62,10 +65,7 @@ async function replayOne(
     await reschedule(tx, consumer, key, { attempts: 0, inMs: 0 });
     return 'replayed';
   }
-  const id = letter.messageId?.toString('utf8');
   const subject = subjectOf(letter.properties);
-  // Without an id it can't be handled once, and unreadable properties could not be handled at all: dead as before.
-  if (id === undefined || subject === undefined) return 'dead';
   const joinedKey = subject === '' ? id : subject;
   await addHeld(tx, consumer, { key: joinedKey, id, original: letter });
   joined.add(joinedKey);
@@ -104,15 +104,20 @@ async function lockKeyOf(tx: Transaction, consumer: string, letter: string): Pro
   return row?.key.toString('utf8');
 }
 
-/** The aggregate's id in the message's headers, '' for none; undefined when the properties are no JSON object. */
-function subjectOf(properties: string): string | undefined {
-  let given: unknown;
+/** An operator may have edited it. A held message that cannot be read would be tried in vain for ever. */
+function isReadable({ properties, body, routingKey }: Letter): boolean {
   try {
-    given = JSON.parse(properties);
+    fromWire({ content: body, routingKey, properties: JSON.parse(properties) });
+    return true;
   } catch {
-    return undefined;
+    return false;
   }
-  if (typeof given !== 'object' || given === null) return undefined;
+}
+
+/** The aggregate's id in the message's headers, '' for none. */
+function subjectOf(properties: string): string {
+  const given: unknown = JSON.parse(properties);
+  if (typeof given !== 'object' || given === null) return '';
   const headers: unknown = Reflect.get(given, 'headers');
   const subject: unknown =
     typeof headers === 'object' && headers !== null ? Reflect.get(headers, 'cloudEvents:subject') : undefined;
