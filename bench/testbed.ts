@@ -29,6 +29,9 @@ export interface Testbed {
   drop(): Promise<void>;
 }
 
+/** As `npm start -w apps/relay` and the image set them. */
+const RELAY_LIMITS = '--max-semi-space-size=8 --max-old-space-size=512';
+
 type Environment = Readonly<Record<string, string>>;
 
 export interface TestbedOptions {
@@ -76,7 +79,13 @@ export async function createTestbed(servers: Servers, { sizes, profileInto, note
     relay: (environment, onLine = () => undefined) =>
       launch(
         'apps/relay/src/main.ts',
-        { RELAY_DATABASE_URLS: schemas.relayUrls, AMQP_URL: vhost.amqpUrl, RELAY_OPS_PORT: '0', ...environment },
+        {
+          RELAY_DATABASE_URLS: schemas.relayUrls,
+          AMQP_URL: vhost.amqpUrl,
+          RELAY_OPS_PORT: '0',
+          NODE_OPTIONS: RELAY_LIMITS,
+          ...environment,
+        },
         { profileInto, onLine },
       ),
     worker: (environment, onLine = () => undefined) =>

@@ -6,11 +6,9 @@ import { setTimeout as sleep } from 'node:timers/promises';
 /** `make dev`: api, relay and worker side by side in one terminal, until Ctrl-C. */
 
 const ROOT = join(import.meta.dirname, '..');
-const APPS = [
-  { name: 'api', opsPort: process.env['API_OPS_PORT'] ?? '3100' },
-  { name: 'relay', opsPort: process.env['RELAY_OPS_PORT'] ?? '3101' },
-  { name: 'worker', opsPort: process.env['WORKER_OPS_PORT'] ?? '3102' },
-];
+const API = { name: 'api', opsPort: process.env['API_OPS_PORT'] ?? '3100' };
+const RELAY = { name: 'relay', opsPort: process.env['RELAY_OPS_PORT'] ?? '3101' };
+const WORKER = { name: 'worker', opsPort: process.env['WORKER_OPS_PORT'] ?? '3102' };
 /** Longer than the deadline that each app sets itself. */
 const PATIENCE_MS = 15_000;
 
@@ -19,7 +17,7 @@ const stopping = new AbortController();
 
 const say = (name: string, line: string): void => console.log(`${name.padEnd(6)} | ${line}`);
 
-function start(name: string): void {
+function start({ name }: { readonly name: string }): void {
   const child = spawn(process.execPath, ['--conditions=oncebox-source', `apps/${name}/src/main.ts`], {
     cwd: ROOT,
     env: { ...process.env, LOG_FORMAT: 'pretty', LOG_PAYLOADS: 'true' },
@@ -55,7 +53,7 @@ function killAll(): void {
   for (const child of running.values()) child.kill('SIGKILL');
 }
 
-async function untilReady(name: string, opsPort: string): Promise<void> {
+async function untilReady({ name, opsPort }: typeof API): Promise<void> {
   const url = `http://127.0.0.1:${opsPort}/readyz`;
   for (;;) {
     const response = await fetch(url, { signal: AbortSignal.timeout(2_000) }).catch(() => undefined);
@@ -69,9 +67,14 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal
 process.stdout.on('error', stop); // the terminal is gone
 process.on('exit', killAll); // whatever ends this process early must not leave the apps behind
 
-for (const { name } of APPS) start(name);
+// The relay last: on a new broker it would find some of the worker's queues bound and others not yet, and a message that one queue has
+// taken counts as published.
+start(API);
+start(WORKER);
 try {
-  await Promise.all(APPS.map(({ name, opsPort }) => untilReady(name, opsPort)));
+  await Promise.all([untilReady(API), untilReady(WORKER)]);
+  start(RELAY);
+  await untilReady(RELAY);
   const body = JSON.stringify({ email: 'ada@example.com', name: 'Ada Lovelace' });
   say('dev', 'all three are ready; Ctrl-C stops them. Post a customer:');
   console.log(

@@ -20,6 +20,18 @@ const FIND_WORK = ALL.flatMap((partition) => [
      WHERE partition_id = ${partition} AND due_at <= UTC_TIMESTAMP(6) LIMIT 1)`,
 ]).join(' UNION ALL ');
 
+/**
+ * Whether it is worth looking for work: two index entries instead of 32 probes, for a relay that has nothing to do most of the time. Rows that
+ * wait count, due or not, so while something fails this saves nothing.
+ */
+export async function isAnythingPending(pool: Pool): Promise<boolean> {
+  const [rows] = await pool.execute<RowDataPacket[]>(
+    `(SELECT 1 AS found FROM outbox FORCE INDEX (outbox_work) WHERE state = 'pending' AND held = 0 LIMIT 1)
+     UNION ALL (SELECT 1 FROM outbox_waiting LIMIT 1)`,
+  );
+  return rows.length > 0;
+}
+
 /** @param floors for each partition, the `seq` up to which the caller believes that nothing is pending; '0' to look at all. */
 export async function findWork(pool: Pool, floors: readonly string[]): Promise<Work> {
   const [rows] = await pool.execute<(RowDataPacket & { p: number; due: number })[]>(FIND_WORK, [...floors]);

@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { isUnavailable, type Pool } from '@oncebox/mysql';
-import { findWork, type Work } from './claim.ts';
+import { findWork, isAnythingPending, type Work } from './claim.ts';
 import { Floors } from './floors.ts';
 import { type PassResult, type PassSettings, pass } from './pass.ts';
 import type { Publisher } from './publisher.ts';
@@ -30,9 +30,10 @@ export interface Schema {
 
 /** From so many polls in vain in a row on, the pause is so many times as long: each poll is a wake-up that costs more than its query. */
 const SLOWER: readonly (readonly [polls: number, times: number])[] = [
-  [400, 5],
+  [100, 5],
   [50, 2],
 ];
+const NO_WORK: Work = { partitions: [], due: new Set() };
 const ALL = Array.from({ length: PARTITIONS }, (_, partition) => partition);
 
 /** Drains the outbox of one schema: lanes that each run one pass after the other, one prober for all of them, one cleaner. */
@@ -48,6 +49,7 @@ export class Drain {
   #start = Math.floor(Math.random() * PARTITIONS);
   #backlog = false;
   #probing: Promise<Work> | undefined;
+  #resting: Promise<void> | undefined;
   #idlePolls = 0;
   /** Why the database did not answer when it was last asked; undefined once it did. */
   #outage: unknown = Object.assign(new Error('the database has not been asked yet'), { code: 'STARTING' });
@@ -88,8 +90,7 @@ export class Drain {
       const share = this.#backlog ? Math.ceil(PARTITIONS / this.#settings.lanes) : PARTITIONS;
       const result = wanted.length === 0 ? undefined : await this.#pass({ partitions: wanted, due }, share);
       if (result === undefined || result.claimed.length === 0) {
-        this.#idlePolls += 1;
-        await pause(this.#settings.pollMs * slower(this.#idlePolls), signal);
+        await this.#rest(signal);
         return;
       }
       this.#idlePolls = 0;
@@ -103,6 +104,14 @@ export class Drain {
     });
   }
 
+  /** One pause for all lanes, so that they wake together and share the next look. */
+  #rest(signal: AbortSignal): Promise<void> {
+    this.#resting ??= pause(this.#settings.pollMs * slower(++this.#idlePolls), signal).finally(() => {
+      this.#resting = undefined;
+    });
+    return this.#resting;
+  }
+
   /** One probe at a time for all lanes. */
   #probe(): Promise<Work> {
     this.#probing ??= this.#look().finally(() => {
@@ -112,8 +121,9 @@ export class Drain {
   }
 
   async #look(): Promise<Work> {
-    const floors = this.#floors.next();
-    const work = await findWork(this.#schema.pool, floors);
+    const { pool } = this.#schema;
+    const idle = slower(this.#idlePolls) > 1 && !(await isAnythingPending(pool));
+    const work = idle ? NO_WORK : await findWork(pool, this.#floors.next());
     this.#outage = undefined;
     return work;
   }

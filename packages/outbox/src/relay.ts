@@ -58,7 +58,7 @@ export function createRelay({
     deleteRows: retentionHours === 0,
     limits: { rows: batch, bytes: PASS_BYTES },
     timeoutMs: (leaseSeconds - 2) * 1_000,
-    cleanEveryMs: 10_000,
+    cleanEveryMs: 60_000,
   };
   const schemas = databaseUrls.map((url) => {
     const { schema, host, port } = parseDatabaseUrl(url);
