@@ -77,10 +77,15 @@ export function startResponder<Question, Answer>({
     }
     const { body, headers } = await reply(content);
     const correlationId: unknown = properties.correlationId;
-    const options = { correlationId: String(correlationId), contentType: 'application/json', headers, mandatory: true };
+    // Not mandatory: to the broker a direct reply-to is no queue, so it would return an answer that it has delivered. Who is gone gets nothing.
+    const options = {
+      correlationId: String(correlationId),
+      contentType: 'application/json',
+      headers,
+      mandatory: false,
+    };
     const sent = await broker.sender.send({ exchange: '', routingKey: String(properties.replyTo), body, options });
-    // A requester that is gone gets nothing, and has no use for it.
-    if (sent.kind !== 'confirmed') logger.warn({ queue }, `An answer to a ${contract.type} found nobody: ${sent.kind}`);
+    if (sent.kind !== 'confirmed') logger.warn({ queue }, `An answer to a ${contract.type} was not sent: ${sent.kind}`);
   };
 
   const live = async (): Promise<void> => {
