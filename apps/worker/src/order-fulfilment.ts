@@ -24,7 +24,7 @@ const order = z.strictObject({
 });
 type Order = z.infer<typeof order>;
 
-/** What is not to be given up is asked for again for most of a day before somebody has to look. */
+/** What is not to be given up is asked for again, at growing intervals, for some hours before somebody has to look. */
 const PERSISTENT = 10;
 
 /**

@@ -13,7 +13,8 @@ export interface ConsumerDefinition {
   readonly retryDelaysMs?: readonly number[];
   /**
    * Milliseconds for one attempt at a message, `prepare` and transaction together; then it is rolled back and counts as failed. Default
-   * 60,000, at most 25 min: the broker takes back a message that is in hand for 30 min.
+   * 60,000, at most 25 min: the broker takes back a message that is in hand for 30 min. A batch has as long in all; one that takes longer
+   * is handled again, a message at a time.
    */
   readonly deadlineMs?: number;
   /**
@@ -25,7 +26,7 @@ export interface ConsumerDefinition {
   /**
    * Messages of one key take effect in the order in which they were announced, over all workers and retries. One that fails holds
    * its own key, and no other, until it succeeds or is dead. Its handlers have no `prepare`. Default false. Changing it gives the
-   * consumer other queues: let the old ones run empty, then delete them.
+   * consumer other queues: unbind the old ones, let the old version run them empty and stop it, then start the new one.
    */
   readonly ordered?: boolean;
   /**
