@@ -278,3 +278,31 @@ describe('verdicts', () => {
     await readOnly.end();
   });
 });
+
+describe('a connection that is refused in prepare', () => {
+  const preparing = (database: Pool) =>
+    createInbox(
+      database,
+      defineConsumer({
+        name: 'preparing',
+        handlers: [
+          on(OrderPlaced, {
+            prepare: async () => {
+              throw Object.assign(new Error('connect ECONNREFUSED'), { code: 'ECONNREFUSED' });
+            },
+            handle: (tx, message) => effect(tx, message),
+          }),
+        ],
+      }),
+    );
+
+  test('is an outage when the database is away as well, and costs no attempt', async () => {
+    const away = createPool('mysql://a:b@127.0.0.1:1/none', { connections: 1 });
+    expect(await preparing(away).process(received())).toMatchObject({ kind: 'unavailable' });
+    await away.end();
+  });
+
+  test('is a failure when the database answers: somebody else is away', async () => {
+    expect(await preparing(pool).process(received())).toMatchObject({ kind: 'retry' });
+  });
+});
