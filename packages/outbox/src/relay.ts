@@ -58,7 +58,8 @@ export function createRelay({
     deleteRows: retentionHours === 0,
     limits: { rows: batch, bytes: PASS_BYTES },
     timeoutMs: (leaseSeconds - 2) * 1_000,
-    cleanEveryMs: 60_000,
+    // Also how soon a relay with nothing to publish learns that its database takes no writes: looking for work only reads.
+    cleanEveryMs: 20_000,
   };
   const schemas = databaseUrls.map((url) => {
     const { schema, host, port } = parseDatabaseUrl(url);
