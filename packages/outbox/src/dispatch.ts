@@ -2,7 +2,7 @@ import { MessageError, type OutgoingMessage } from '@oncebox/message';
 import type { Outcome, Publisher } from './publisher.ts';
 import { keyOf, type OutboxRow, toOutgoing } from './row.ts';
 
-/** What became of the rows of one pass. Rows that are in none of the lists stay as they are: an outage came before their turn. */
+/** What became of the rows of one pass. Rows that are in none of the lists stay as they are: an outage, or the end of the time, came before their turn. */
 export interface Dispatched {
   readonly confirmed: OutboxRow[];
   /** Refused by the broker, with its reason. */

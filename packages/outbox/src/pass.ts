@@ -35,7 +35,7 @@ export interface PassResult {
   readonly published: readonly string[];
   readonly refused: number;
   readonly parked: number;
-  /** The last `seq` in each partition with which this pass is done, unless an outage cut it short. */
+  /** The last `seq` in each partition with which this pass is done; none when an outage or the end of its time cut it short. */
   readonly last: ReadonlyMap<number, string>;
   /** The row limit was reached: there is probably more. */
   readonly full: boolean;
