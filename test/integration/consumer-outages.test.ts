@@ -1,4 +1,7 @@
+import { once } from 'node:events';
+import { connect as connectTcp, createServer } from 'node:net';
 import type { Received, Verdict } from '@oncebox/message';
+import { connectBroker } from '@oncebox/rabbitmq';
 import { expect, test } from 'vitest';
 import {
   channel,
@@ -8,9 +11,11 @@ import {
   newName,
   OrderError,
   PATIENCE,
+  quiet,
   read,
   send,
   start,
+  started,
   vhost,
 } from '../support/consumers.ts';
 
@@ -31,6 +36,34 @@ test('it consumes again after the broker has closed its connections, and drops t
   const next = send(name);
   await expect.poll(() => deliveries, PATIENCE).toEqual([id, id, next]);
   await expectSettled(name, consumer);
+});
+
+test('a connection that breaks while it is being tried is made again', async () => {
+  const { hostname: host, port } = new URL(vhost.amqpUrl);
+  const channelClose = Buffer.from([0, 20, 0, 40]); // class and method of the end of the channel by which a connection is tried
+  let broken = 0;
+  const proxy = createServer((client) => {
+    const server = connectTcp({ host, port: Number(port) });
+    for (const socket of [client, server]) socket.on('error', () => undefined);
+    server.pipe(client);
+    client.on('data', (chunk) => {
+      if (broken === 0 && chunk.includes(channelClose)) {
+        broken++;
+        client.resetAndDestroy();
+      } else server.write(chunk);
+    });
+    client.on('close', () => server.destroy());
+  });
+  await once(proxy.listen(0, '127.0.0.1'), 'listening');
+  const address = proxy.address();
+  const url = new URL(vhost.amqpUrl);
+  url.host = `127.0.0.1:${typeof address === 'object' ? address?.port : ''}`;
+  const broker = connectBroker({ urls: [url.href], name: newName(), logger: quiet });
+  started.push({ stop: () => broker.close() });
+  await expect.poll(() => [broker.consuming.state(), broker.sender.ready], PATIENCE).toEqual(['connected', true]);
+  expect(broken).toBe(1);
+  await broker.close();
+  proxy.close();
 });
 
 test('it declares its queue and consumes again after an operator has deleted it', async () => {

@@ -4,7 +4,7 @@ import { createPool } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import { v7 as uuidv7 } from 'uuid';
 import { describe, expect, test } from 'vitest';
-import { consume, newName, OrderError, PATIENCE, send, vhost } from '../support/consumers.ts';
+import { connect, consume, newName, OrderError, PATIENCE, send, vhost } from '../support/consumers.ts';
 import {
   consumeWith,
   fail,
@@ -23,7 +23,9 @@ import { startProxy } from '../support/proxy.ts';
 
 /** Puts messages into a dead queue that nobody drains yet. */
 async function fill(name: string, count: number): Promise<string[]> {
-  const failing = await consume(name, async () => ({ kind: 'dead', error: new OrderError('x') }));
+  // By a name of its own: who closes the consumer's connection by its name must not find this one instead.
+  const broker = connect(`${name} filling`);
+  const failing = await consume(name, async () => ({ kind: 'dead', error: new OrderError('x') }), { broker });
   const ids = Array.from({ length: count }, () => send(name));
   await expect.poll(() => vhost.depth(`${name}.dead`), PATIENCE).toBe(count);
   await failing.stop();

@@ -83,8 +83,9 @@ export function superviseConnection({ urls, name, logger }: SupervisorOptions): 
         logger.info(at, 'the broker takes messages again');
       });
       // A connection that the broker closed in the same breath as it opened has had its `close` before we could listen;
-      // asking for a channel tells a dead one from a live one.
-      await (await connection.createChannel()).close();
+      // asking for a channel tells a dead one from a live one. Its close is never settled when the connection dies meanwhile.
+      const asked = await connection.createChannel();
+      await Promise.race([asked.close(), ended.promise.then(() => Promise.reject(reason))]);
       clearTimeout(timer);
       state = 'connected';
       live = connection;
