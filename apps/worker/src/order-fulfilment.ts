@@ -24,9 +24,6 @@ const order = z.strictObject({
 });
 type Order = z.infer<typeof order>;
 
-/** What is not to be given up is asked for again, at growing intervals, for some hours before somebody has to look. */
-const PERSISTENT = 10;
-
 /**
  * The orchestration: reserve, pay, confirm; when one of them is refused, whatever was done before is undone in reverse, and at
  * last the order is rejected for that reason.
@@ -42,7 +39,6 @@ export const orderFulfilment = (timeoutMs: number): Saga<Order> =>
         // It was placed before the saga began, so there is only something to undo.
         name: 'order',
         timeoutMs,
-        attempts: PERSISTENT,
         compensation: ({ orderId }, replyTo, reason) =>
           RejectOrder.message({ replyTo, orderId, reason: rejectionReason.catch('timed_out').parse(reason) }),
       },
@@ -61,10 +57,11 @@ export const orderFulfilment = (timeoutMs: number): Saga<Order> =>
         compensation: ({ orderId }, replyTo) => RefundPayment.message({ replyTo, orderId }),
       },
       {
-        // Without a compensation: an order that was told to its customer as confirmed stays so.
+        // Without a compensation: an order that was told to its customer as confirmed stays so. Asked for as often as what
+        // undoes a step: for hours, before somebody has to look.
         name: 'confirmation',
         timeoutMs,
-        attempts: PERSISTENT,
+        attempts: 10,
         action: ({ orderId }, replyTo) => ConfirmOrder.message({ replyTo, orderId }),
       },
     ],

@@ -24,7 +24,7 @@ export interface Step<Data> {
   compensation?(data: Data, replyTo: ReplyTo, reason: string): Message;
   /** Milliseconds until a command without an answer is sent again; each further wait is twice as long. Default 30,000. */
   readonly timeoutMs?: number;
-  /** How often a command is sent in all before the step is given up. Default 3. */
+  /** How often the action is sent in all before the step is given up. Default 3. A compensation is sent ten times, and then the saga is stuck. */
   readonly attempts?: number;
 }
 

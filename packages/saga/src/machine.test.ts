@@ -144,11 +144,13 @@ describe('a time-out', () => {
     expect(answer(stuck.position, done).position.state).toBe('completed');
   });
 
-  it('of an undoing sends it again, and leaves it stuck in the end', () => {
-    const back = after(done, refused('full'));
-    const again = timedOut(instance, back.position);
-    expect(sent(again)).toBe('Unfly (full)');
-    expect(timedOut(instance, again.position).position).toMatchObject({ state: 'stuck', direction: 'back' });
+  it('of an undoing sends it again, oftener than an action, and leaves it stuck in the end', () => {
+    let next = after(done, refused('full'));
+    for (let attempts = 2; attempts <= 10; attempts++) {
+      next = timedOut(instance, next.position);
+      expect(sent(next)).toBe('Unfly (full)');
+    }
+    expect(timedOut(instance, next.position).position).toMatchObject({ state: 'stuck', direction: 'back' });
   });
 });
 

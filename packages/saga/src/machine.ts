@@ -40,6 +40,8 @@ export interface Instance<Data = unknown> {
 
 const TIMEOUT_MS = 30_000;
 const ATTEMPTS = 3;
+/** Over four hours at the default wait. Who does not answer may be giving up an action; nobody may leave one half undone so soon. */
+const UNDOING_ATTEMPTS = 10;
 const LONGEST_TIMEOUT_MS = 24 * 3_600_000;
 
 export const begin = <Data>(instance: Instance<Data>): Next => forward(instance, 0, 'started');
@@ -70,7 +72,8 @@ export function timedOut<Data>(instance: Instance<Data>, position: Position): Ne
   const step = instance.saga.steps[at];
   const { attempts, direction } = position;
   const what = `${nameOf(position)} not answered`;
-  if (attempts < (step?.attempts ?? ATTEMPTS)) {
+  const most = direction === 'back' ? UNDOING_ATTEMPTS : (step?.attempts ?? ATTEMPTS);
+  if (attempts < most) {
     const happened = attempts === 0 ? `${nameOf(position)} resumed` : `${what}, sent again`;
     const again = commandOf(instance, step, direction, attempts + 1, reasonOf(position));
     const running = { ...position, state: 'running', attempts: attempts + 1, problem: null } as const;
