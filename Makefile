@@ -25,7 +25,7 @@ bench: $(INSTALLED) ## measure on servers of its own (over an hour); ARGS="--qui
 test-faults: $(INSTALLED) ## run only the fault suite; ONCEBOX_KILLS=300 for the long form of its random kills
 	node_modules/.bin/vitest run --project faults $(ARGS)
 
-chaos: $(INSTALLED) ## kill, stop and restart at random under load, ten minutes; ARGS="--seconds 60 --seed 7"
+chaos: $(INSTALLED) ## kill, stop and restart at random under load, ten minutes; ARGS="--seconds 60 --seed 7", ARGS="--orders"
 	$(NODE) --conditions=oncebox-source test/chaos/main.ts $(ARGS)
 
 demo: $(INSTALLED) ## 1,000 customers while the relay, the worker and the broker are killed; a minute

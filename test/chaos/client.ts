@@ -21,11 +21,17 @@ export const newJournal = (): Journal => ({
   retries: 0,
 });
 
-export interface ClientSettings {
+export interface Asking {
   /** Where an api listens right now; undefined when none does. */
   readonly url: () => string | undefined;
-  readonly journal: Journal;
+  readonly journal: Pick<Journal, 'retries'>;
   readonly random: () => number;
+  /** Milliseconds of thought after each request, at most. */
+  readonly thinkMs: number;
+}
+
+export interface ClientSettings extends Asking {
+  readonly journal: Journal;
   /** Tells its customers from those of other clients. */
   readonly name: string;
   /** Customers to post; default: until `signal`. */
@@ -34,8 +40,6 @@ export interface ClientSettings {
   readonly changes?: number;
   /** Begin no other customer. */
   readonly signal: AbortSignal;
-  /** Milliseconds of thought after each request, at most. */
-  readonly thinkMs: number;
 }
 
 const answer = z.object({
@@ -112,8 +116,8 @@ async function change(settings: ClientSettings, id: string, version: number): Pr
 }
 
 /** Tries until there is a definite answer, or no patience left. */
-async function ask(
-  { url, journal, random, thinkMs }: ClientSettings,
+export async function ask(
+  { url, journal, random, thinkMs }: Asking,
   method: 'GET' | 'POST' | 'PATCH',
   path: string,
   body?: object,
