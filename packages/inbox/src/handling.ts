@@ -1,7 +1,7 @@
 import { type Contract, parsePayload, type Received } from '@oncebox/message';
 import type { Transaction } from '@oncebox/mysql';
 
-/** A received message whose payload has passed its contract. */
+/** A received message whose payload has passed its contract, in the contract's version; `version` is the one that it was sent as. */
 export type Incoming<Payload> = Omit<Received, 'payload'> & { readonly payload: Payload };
 
 /** What runs on the transaction that also records the message. */
@@ -14,7 +14,7 @@ export interface Run {
   readonly work: Work;
 }
 
-/** What a consumer does with one version of one message; `on` and `onBatch` make it. */
+/** What a consumer does with one message, in the contract's version and those before it; `on` and `onBatch` make it. */
 export interface Handling {
   readonly contract: Contract;
   /** Whether something runs before the transaction: such messages do not share one. */
@@ -30,11 +30,11 @@ export interface Handling {
 
 const incoming = <Payload>(contract: Contract<string, Payload>, received: Received): Incoming<Payload> => ({
   ...received,
-  payload: parsePayload(contract, received.payload),
+  payload: parsePayload(contract, received.payload, received.version),
 });
 
 /**
- * Handles one version of one message.
+ * Handles one message, in the contract's version and in every earlier one, which the handler sees as the contract's.
  *
  * `handle` runs on a transaction that also records the message's id, so all that it does **on `tx`** takes effect once, its
  * `outbox.add` included. It may run more than once (a deadlock rolls back and repeats it), so what it does elsewhere may too. Other
@@ -84,7 +84,7 @@ export function on<Payload>(
 }
 
 /**
- * Handles several messages of one version at once, for handlers that can write many rows with one statement.
+ * Handles several messages of one contract at once, for handlers that can write many rows with one statement.
  *
  * `handle` gets one message or more, in the order of their arrival, on the transaction that also records their ids. When it throws,
  * everything is rolled back and each message is given to it alone, so that the one at fault is found and the others take effect. For

@@ -8,7 +8,15 @@ export {
   reply,
   replyTo,
 } from './command.ts';
-export { type Contract, causedBy, defineMessage, type Lineage, type Message } from './contract.ts';
+export {
+  type Contract,
+  causedBy,
+  defineMessage,
+  type Lineage,
+  type Message,
+  nextVersion,
+  versionsOf,
+} from './contract.ts';
 export { MessageError, type MessageErrorCode } from './errors.ts';
 export { classOf, nameOf, reasonOf } from './failure.ts';
 export type { DeadLetter, DeadLetters, DeadMessage, HeldOutcome, Inbox, SendAgain } from './inbox.ts';
