@@ -1,0 +1,39 @@
+import specification from '@asyncapi/specs/schemas/3.0.0-without-$id.json' with { type: 'json' };
+import { Ajv } from 'ajv';
+import { describe, expect, it, test } from 'vitest';
+import { parse } from 'yaml';
+import * as exported from '../index.ts';
+import { committedAsyncApi, committedSchemas, examples } from './committed.ts';
+import { contractsIn, nameOf } from './schema.ts';
+
+const contracts = contractsIn(exported);
+const ajv = new Ajv({ strict: false, validateFormats: false, allErrors: true });
+
+test('docs/asyncapi.yaml is a document of AsyncAPI 3.0', () => {
+  const isValid = ajv.compile(specification);
+  isValid(parse(committedAsyncApi()));
+  expect(isValid.errors).toBeNull();
+  // It refuses what is none.
+  expect(isValid({ ...parse(committedAsyncApi()), channels: [] })).toBe(false);
+});
+
+describe('payloads that were recorded', () => {
+  it('are there of every version of a message that has several', () => {
+    const several = contracts.filter(({ type }) => contracts.filter((other) => other.type === type).length > 1);
+    expect(several.length).toBeGreaterThan(0);
+    expect([...examples().keys()]).toEqual(expect.arrayContaining(several.map(nameOf)));
+  });
+
+  it.each([...examples()])('%s passes its contract and its committed schema', (name, payload) => {
+    const contract = contracts.find((each) => nameOf(each) === name);
+    expect(contract?.read(contract.version, payload)).toEqual(payload);
+    const validate = ajv.compile(committedSchemas().get(name) ?? false);
+    validate(payload);
+    expect(validate.errors).toBeNull();
+  });
+
+  it('CustomerCreated v1 is read as a v2 in English', () => {
+    const v1 = examples().get('CustomerCreated.v1');
+    expect(exported.CustomerCreated.read(1, v1)).toEqual({ ...v1, language: 'en' });
+  });
+});
