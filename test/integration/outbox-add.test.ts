@@ -14,6 +14,7 @@ const Blob = defineMessage({
   aggregateId: () => 'b1',
   routingKey: 'blob.stored',
   payload: z.string(),
+  maxBytes: 32 * 1024 * 1024,
 });
 
 let schemas: TestSchemas;

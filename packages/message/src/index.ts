@@ -1,3 +1,4 @@
+export { answersClaim, type Claim, claimCheck, claimFor, claimIn, mayBeClaimed } from './claim.ts';
 export {
   type CommandDefinition,
   type CommandOutcome,

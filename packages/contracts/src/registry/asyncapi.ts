@@ -1,5 +1,6 @@
-import { COMMANDS_EXCHANGE, type Contract } from '@oncebox/message';
+import { COMMANDS_EXCHANGE, type Contract, claimCheck } from '@oncebox/message';
 import { stringify } from 'yaml';
+import { z } from 'zod';
 import manifest from '../../package.json' with { type: 'json' };
 import { nameOf, type Schema, schemaOf } from './schema.ts';
 
@@ -71,13 +72,14 @@ function channel(key: string, sent: readonly Contract[]) {
 
 function message(contract: Contract, examples: ReadonlyMap<string, Schema>) {
   const { $schema, ...payload } = schemaOf(contract);
+  const { $schema: _, ...claim } = z.toJSONSchema(claimCheck, { target: 'draft-7' });
   const example = examples.get(nameOf(contract));
   return {
     name: contract.type,
     title: payload['title'],
     traits: [{ $ref: '#/components/messageTraits/envelope' }],
     headers: { type: 'object', properties: { schemaversion: { const: contract.version } } },
-    payload,
+    payload: contract.overLimit === 'claim-check' ? { anyOf: [payload, { title: 'In its place', ...claim }] } : payload,
     ...(example === undefined ? {} : { examples: [{ payload: example }] }),
   };
 }

@@ -3,18 +3,29 @@ import { Ajv } from 'ajv';
 import { describe, expect, it, test } from 'vitest';
 import { parse } from 'yaml';
 import * as exported from '../index.ts';
+import { asyncApi } from './asyncapi.ts';
 import { committedAsyncApi, committedSchemas, examples } from './committed.ts';
 import { contractsIn, nameOf } from './schema.ts';
 
 const contracts = contractsIn(exported);
 const ajv = new Ajv({ strict: false, validateFormats: false, allErrors: true });
 
+const isValid = ajv.compile(specification);
+
 test('docs/asyncapi.yaml is a document of AsyncAPI 3.0', () => {
-  const isValid = ajv.compile(specification);
   isValid(parse(committedAsyncApi()));
   expect(isValid.errors).toBeNull();
   // It refuses what is none.
   expect(isValid({ ...parse(committedAsyncApi()), channels: [] })).toBe(false);
+});
+
+test('a payload that may be claimed is documented with what is sent in its place', () => {
+  const claimed = { ...exported.OrderPlaced, overLimit: 'claim-check' } as const;
+  const document = parse(asyncApi([claimed], new Map()));
+  isValid(document);
+  expect(isValid.errors).toBeNull();
+  const { payload } = document.components.messages['OrderPlaced.v1'];
+  expect(payload.anyOf).toMatchObject([{ title: 'OrderPlaced v1' }, { required: ['claimCheck'] }]);
 });
 
 describe('payloads that were recorded', () => {
