@@ -120,3 +120,21 @@ test('a new producer and an old worker, upgraded in time: the retry ladder hands
   await expect.poll(() => upgraded, PATIENCE).toEqual([newer.id]);
   expect(await states(name)).toEqual([]);
 });
+
+test('an ordered consumer holds the key of a message that it does not know, and after the upgrade handles it in its place', async () => {
+  const name = newName();
+  const { v1, v2 } = releases(name);
+  const ordered = (handling: Handling) =>
+    consumeWith(createInbox(pool, defineConsumer({ name, handlers: [handling], retryDelaysMs: [50], ordered: true })));
+  const old: string[] = [];
+  const worker = await ordered(on(v1, { handle: async (_tx, { payload }) => void old.push(payload.box) }));
+  const [first, second] = [v2.message({ box: 'b', to: { city: 'Bern' } }), v1.message({ box: 'b', to: 'Ulm' })];
+  await write(first, second, v1.message({ box: 'other', to: 'Ulm' }));
+  await letterOf(name);
+  await expect.poll(() => old, PATIENCE).toEqual(['other']);
+  await worker.stop();
+  const upgraded: string[] = [];
+  await ordered(on(v2, { handle: async (_tx, { id }) => void upgraded.push(id) }));
+  await markAll(name);
+  await expect.poll(() => upgraded, PATIENCE).toEqual([first.id, second.id]);
+});
