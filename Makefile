@@ -8,7 +8,7 @@ WITH_ENV := $(NODE) --env-file=.env.example $(if $(wildcard .env),--env-file=.en
 INSTALLED := node_modules/.package-lock.json
 
 .DEFAULT_GOAL := help
-.PHONY: help dev test test-faults chaos demo bench infras down migrate build lint clean
+.PHONY: help dev test test-faults chaos demo bench infras down migrate build contracts lint clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 21
@@ -43,7 +43,10 @@ migrate: infras ## bring the schemas and their users up to date
 build: ## build the image of every app
 	docker compose build
 
-lint: $(INSTALLED) ## check style and types
+contracts: $(INSTALLED) ## write the contracts' JSON Schemas and docs/asyncapi.yaml, unless a change would break readers
+	@npm run --silent contracts
+
+lint: $(INSTALLED) ## check style, types, and that no contract breaks its readers
 	npm run lint
 
 clean: $(INSTALLED) ## stop everything and remove it, data and Docker volumes too

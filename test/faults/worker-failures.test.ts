@@ -109,7 +109,7 @@ it('45: after its queues were deleted a worker declares them again, and handles 
 
 it('47: a version and a type that this worker does not know are dead letters with that reason, and it goes on', async () => {
   await readyWorker();
-  const newer = send({ ...newCustomer(), loyalty: 'gold' }, { headers: { schemaversion: 2 }, queue: 'welcome-email' });
+  const newer = send({ ...newCustomer(), loyalty: 'gold' }, { headers: { schemaversion: 9 }, queue: 'welcome-email' });
   const unheard = send({ from: 'a', to: 'b' }, { type: 'CustomersMerged', queue: 'welcome-email' });
   const known = sendMany(10);
   const reason = expect.stringContaining('ONCEBOX_UNKNOWN_MESSAGE');

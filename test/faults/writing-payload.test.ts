@@ -35,6 +35,7 @@ it('8: a payload that the packet, the column or the broker cannot take is refuse
     aggregateId: () => 'b',
     routingKey: 'blob.made',
     payload: z.string(),
+    maxBytes: 32 * 1024 * 1024,
   });
   const [server] = await system.shop('SELECT @@max_allowed_packet AS packet');
   const cap = Math.min(16 * 1024 * 1024 - 1, Number(server?.['packet']) - 16 * 1024);

@@ -1,4 +1,4 @@
-import { CustomerCreated } from '@oncebox/contracts';
+import { CustomerCreatedV1 } from '@oncebox/contracts';
 import { createPool, type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import { outbox } from '@oncebox/outbox';
 import type { RowDataPacket } from 'mysql2/promise';
@@ -75,7 +75,7 @@ async function lock(tx: Transaction, { id }: Customer): Promise<Customer> {
 it('6: the outbox refuses a pool, where a message would be committed by itself; a throw after the insert leaves no row', async () => {
   const system = await newSystem();
   const pool = shopPool(system);
-  const message = CustomerCreated.message({ customerId: uuidv7(), email: 'a@example.com', name: 'A', version: 1 });
+  const message = CustomerCreatedV1.message({ customerId: uuidv7(), email: 'a@example.com', name: 'A', version: 1 });
   // @ts-expect-error: neither does the compiler accept a pool
   await expect(outbox.add(pool, message)).rejects.toMatchObject({ code: 'ONCEBOX_NOT_A_TRANSACTION' });
 

@@ -1,8 +1,8 @@
 import { once } from 'node:events';
-import { createServer, get } from 'node:http';
+import { createServer, get, request } from 'node:http';
 import { createPool, type Pool } from '@oncebox/mysql';
 import { createLogger, type Listening, listen } from '@oncebox/service';
-import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, inject, it, onTestFinished } from 'vitest';
 import { createApp } from '../../apps/api/src/app.ts';
 import { createSchemas, type TestSchemas } from '../support/schemas.ts';
 
@@ -91,6 +91,33 @@ describe('POST /customers', () => {
     expect(JSON.parse(String(row?.['payload']))).toEqual({ customerId: body.id, ...ada, version: 1 });
     expect(JSON.parse(String(row?.['headers']))).toEqual({ correlationId: 'order-4711', traceparent });
   });
+
+  it.each([
+    ['de-CH, en;q=0.8', 'de'],
+    ['*', 'en'],
+    [undefined, 'en'],
+  ])(
+    'announces version 2, with the language of Accept-Language: %s, when every worker reads it',
+    async (accepted, language) => {
+      const app = createApp({ pool, logger, customerCreated: 2 });
+      const newer = await listen(createServer(app), { port: 0, host: '127.0.0.1' });
+      onTestFinished(newer.close);
+      // Not by fetch, which adds a header of its own.
+      const headers = { 'content-type': 'application/json', ...(accepted && { 'accept-language': accepted }) };
+      const sent = request({ host: '127.0.0.1', port: newer.port, path: '/customers', method: 'POST', headers });
+      sent.end(JSON.stringify(ada));
+      const [response] = await once(sent, 'response');
+      response.resume();
+      const [row] = await outboxRows();
+      expect(row).toMatchObject({ type: 'CustomerCreated', version: 2, routing_key: 'customer.created' });
+      expect(JSON.parse(String(row?.['payload']))).toEqual({
+        customerId: row?.['aggregateid'],
+        ...ada,
+        version: 1,
+        language,
+      });
+    },
+  );
 
   it('accepts values at their limits, and every script', async () => {
     const email = `${'a'.repeat(64)}@${`${'b'.repeat(60)}.`.repeat(3)}example.com`.slice(-254);

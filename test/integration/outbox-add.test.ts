@@ -1,4 +1,4 @@
-import { CustomerCreated } from '@oncebox/contracts';
+import { CustomerCreatedV1 } from '@oncebox/contracts';
 import { defineMessage } from '@oncebox/message';
 import { createPool, type Pool, transaction } from '@oncebox/mysql';
 import { outbox } from '@oncebox/outbox';
@@ -14,6 +14,7 @@ const Blob = defineMessage({
   aggregateId: () => 'b1',
   routingKey: 'blob.stored',
   payload: z.string(),
+  maxBytes: 32 * 1024 * 1024,
 });
 
 let schemas: TestSchemas;
@@ -48,7 +49,7 @@ const customer = {
 
 describe('outbox.add', () => {
   it('writes one pending row with every column that the relay needs', async () => {
-    const message = CustomerCreated.message(customer, { correlationId: 'c1' });
+    const message = CustomerCreatedV1.message(customer, { correlationId: 'c1' });
     await transaction(pool, (tx) => outbox.add(tx, message));
     const [row, ...others] = await rows();
     expect(others).toEqual([]);
@@ -92,7 +93,7 @@ describe('outbox.add', () => {
 
   it("stamps rows by the database's clock in UTC, whatever the session's zone", async () => {
     await pool.query("SET time_zone = '-05:00'");
-    await transaction(pool, (tx) => outbox.add(tx, CustomerCreated.message(customer)));
+    await transaction(pool, (tx) => outbox.add(tx, CustomerCreatedV1.message(customer)));
     const [[age]] = await admin.query<RowDataPacket[]>(
       'SELECT TIMESTAMPDIFF(SECOND, created_at, UTC_TIMESTAMP(6)) AS age FROM outbox',
     );
@@ -102,7 +103,7 @@ describe('outbox.add', () => {
 
   it('leaves no row when the transaction rolls back', async () => {
     const attempt = transaction(pool, async (tx) => {
-      await outbox.add(tx, CustomerCreated.message(customer));
+      await outbox.add(tx, CustomerCreatedV1.message(customer));
       throw new Error('changed my mind');
     });
     await expect(attempt).rejects.toThrow('changed my mind');
@@ -110,7 +111,7 @@ describe('outbox.add', () => {
   });
 
   it('refuses a pool or a connection, to the compiler and at run time, and says what to pass', async () => {
-    const message = CustomerCreated.message(customer);
+    const message = CustomerCreatedV1.message(customer);
     // @ts-expect-error a pool is not a transaction
     await expect(outbox.add(pool, message)).rejects.toMatchObject({
       code: 'ONCEBOX_NOT_A_TRANSACTION',
@@ -125,19 +126,19 @@ describe('outbox.add', () => {
 
   it('refuses the transaction of a closure that has ended', async () => {
     const tx = await transaction(pool, async (open) => open);
-    await expect(outbox.add(tx, CustomerCreated.message(customer))).rejects.toMatchObject({
+    await expect(outbox.add(tx, CustomerCreatedV1.message(customer))).rejects.toMatchObject({
       code: 'ONCEBOX_NOT_A_TRANSACTION',
     });
   });
 
   it('refuses a payload that breaks its contract before it writes anything', async () => {
-    const attempt = transaction(pool, (tx) => outbox.add(tx, CustomerCreated.message({ ...customer, version: 0 })));
+    const attempt = transaction(pool, (tx) => outbox.add(tx, CustomerCreatedV1.message({ ...customer, version: 0 })));
     await expect(attempt).rejects.toMatchObject({ code: 'ONCEBOX_INVALID_PAYLOAD', issues: [{ path: 'version' }] });
     expect(await rows()).toEqual([]);
   });
 
   it('refuses an id that was used before, which would be a silently lost message', async () => {
-    const message = CustomerCreated.message(customer);
+    const message = CustomerCreatedV1.message(customer);
     await transaction(pool, (tx) => outbox.add(tx, message));
     await expect(transaction(pool, (tx) => outbox.add(tx, message))).rejects.toMatchObject({ errno: 1062 });
   });

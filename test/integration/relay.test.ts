@@ -1,5 +1,5 @@
 import { crc32 } from 'node:zlib';
-import { CustomerCreated } from '@oncebox/contracts';
+import { CustomerCreatedV1 } from '@oncebox/contracts';
 import { createPool, transaction } from '@oncebox/mysql';
 import { outbox } from '@oncebox/outbox';
 import type { RowDataPacket } from 'mysql2/promise';
@@ -28,7 +28,7 @@ useRelays();
 describe('the relay', () => {
   it('publishes a committed message with every property and header, and settles its row', async () => {
     await channel.bindQueue(QUEUE, 'oncebox.events', 'customer.created');
-    const message = CustomerCreated.message(
+    const message = CustomerCreatedV1.message(
       { customerId: uuidv7(), email: 'zoe@example.com', name: 'Zoë 🚚', version: 1 },
       { correlationId: 'c1', traceparent: '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01' },
     );

@@ -52,7 +52,12 @@ const customer = (given: Partial<Customer> = {}): Customer => ({
   ...given,
 });
 
-function send(type: 'CustomerCreated' | 'CustomerUpdated', payload: object, messageId = uuidv7()): string {
+function send(
+  type: 'CustomerCreated' | 'CustomerUpdated',
+  payload: object,
+  messageId = uuidv7(),
+  schemaversion = 1,
+): string {
   const key = type === 'CustomerCreated' ? 'customer.created' : 'customer.updated';
   const traceparent = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01';
   channel.publish('oncebox.events', key, Buffer.from(JSON.stringify(payload)), {
@@ -60,7 +65,7 @@ function send(type: 'CustomerCreated' | 'CustomerUpdated', payload: object, mess
     type,
     persistent: true,
     correlationId: 'corr-1',
-    headers: { schemaversion: 1, traceparent },
+    headers: { schemaversion, traceparent },
   });
   return messageId;
 }
@@ -116,6 +121,30 @@ describe('effects', () => {
     expect(await select('SELECT updated_at FROM customer_directory WHERE customer_id = ?', [first.customerId])).toEqual(
       [before],
     );
+  });
+
+  test('a version 1 of last month, a version 2 and a version 9 in one queue: two are handled in the newest form, the third is dead with its reason', async () => {
+    await readyWorker({ WORKER_RETRY_DELAYS_MS: '50,50' });
+    const [first, second, ninth] = [customer(), customer(), customer()];
+    send('CustomerCreated', first);
+    const newest = send('CustomerCreated', { ...second, language: 'de' }, uuidv7(), 2);
+    const unknown = send('CustomerCreated', { of: 'a later', form: ninth.customerId }, uuidv7(), 9);
+    await expect
+      .poll(() => emails(second.customerId), PATIENCE)
+      .toEqual([{ message_id: newest, recipient: second.email, subject: 'Willkommen', body: 'Willkommen, Zoë!' }]);
+    await expect.poll(() => emails(first.customerId), PATIENCE).toMatchObject([{ body: 'Welcome, Zoë!' }]);
+    for (const { customerId, email } of [first, second]) {
+      await expect.poll(() => directory(customerId), PATIENCE).toEqual([{ name: 'Zoë', email, version: 1 }]);
+    }
+    const letters = () =>
+      select('SELECT consumer, version, reason, attempts FROM dead_letters WHERE message_id = ? ORDER BY consumer', [
+        unknown,
+      ]);
+    const reason = expect.stringContaining('ONCEBOX_UNKNOWN_MESSAGE');
+    await expect.poll(letters, PATIENCE).toEqual([
+      { consumer: 'customer-directory', version: 9, reason, attempts: 3 },
+      { consumer: 'welcome-email', version: 9, reason, attempts: 3 },
+    ]);
   });
 
   test('a payload that breaks its contract is a dead letter of each consumer, without effect', async () => {

@@ -1,4 +1,4 @@
-import { CustomerCreated, CustomerUpdated } from '@oncebox/contracts';
+import { CustomerCreatedV1, CustomerUpdated } from '@oncebox/contracts';
 import { createPool, type Pool, type Transaction } from '@oncebox/mysql';
 import { outbox } from '@oncebox/outbox';
 import { v7 as uuidv7 } from 'uuid';
@@ -43,7 +43,7 @@ export function shopPool({ schemas }: System, connections = 4): Pool {
 export async function createCustomer(tx: Transaction): Promise<Customer> {
   const id = uuidv7();
   const customer = await insert(tx, id, { email: `${id}@example.com`, name: 'Zoë' });
-  await outbox.add(tx, CustomerCreated.message(payloadOf(customer)));
+  await outbox.add(tx, CustomerCreatedV1.message(payloadOf(customer)));
   return customer;
 }
 

@@ -28,7 +28,8 @@ await run({ logger }, async (stopping) => {
     settings.AMQP_URL === undefined
       ? undefined
       : createRequester({ urls: settings.AMQP_URL, name: 'api requests', logger });
-  const http = await listen(createServer(TIMEOUTS, createApp({ pool, logger, requester })), { port: API_PORT });
+  const app = createApp({ pool, logger, requester, customerCreated: settings.API_CUSTOMER_CREATED_VERSION });
+  const http = await listen(createServer(TIMEOUTS, app), { port: API_PORT });
   logger.info(`Listening on port ${http.port}, with the documentation at /docs; probes on port ${ops.port}`);
 
   // Not awaited: without its database the api answers 503 and says why, which tells more than a refused connection.

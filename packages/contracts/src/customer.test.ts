@@ -1,8 +1,8 @@
 import { expect, it } from 'vitest';
-import { CustomerCreated } from './customer.ts';
+import { CustomerCreatedV1 } from './customer.ts';
 
 const named = (name: string) =>
-  CustomerCreated.schema.safeParse({
+  CustomerCreatedV1.schema.safeParse({
     customerId: '01980a5e-5c00-7000-8000-000000000001',
     email: 'ada@example.com',
     name,

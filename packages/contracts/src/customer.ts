@@ -1,4 +1,4 @@
-import { defineMessage } from '@oncebox/message';
+import { defineMessage, nextVersion } from '@oncebox/message';
 import { z } from 'zod';
 
 // The limits of the columns, for everything that takes a customer in and everything that announces one: what is accepted must
@@ -26,20 +26,35 @@ const customer = z.strictObject({
   version: z.int().min(1),
 });
 
-export const CustomerCreated = defineMessage({
+const customerId = (payload: { readonly customerId: string }): string => payload.customerId;
+
+export const CustomerCreatedV1 = defineMessage({
   type: 'CustomerCreated',
   version: 1,
   aggregateType: 'customer',
-  aggregateId: ({ customerId }) => customerId,
+  aggregateId: customerId,
   routingKey: 'customer.created',
   payload: customer,
+});
+
+/** Whom v1 announced was written to in English. */
+export const CustomerCreated = nextVersion(CustomerCreatedV1, {
+  aggregateId: customerId,
+  // Any language rather than a list of ours: a word more in an enum would be a version more.
+  payload: customer.extend({
+    language: z
+      .string()
+      .regex(/^[a-z]{2}$/)
+      .describe('To write to them in, by ISO 639-1; a reader that does not know it writes in English.'),
+  }),
+  upcast: (v1) => ({ ...v1, language: 'en' }),
 });
 
 export const CustomerUpdated = defineMessage({
   type: 'CustomerUpdated',
   version: 1,
   aggregateType: 'customer',
-  aggregateId: ({ customerId }) => customerId,
+  aggregateId: customerId,
   routingKey: 'customer.updated',
   payload: customer,
 });

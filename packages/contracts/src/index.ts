@@ -7,7 +7,7 @@ export {
   ReleaseStock,
   ReserveStock,
 } from './commands.ts';
-export { CustomerCreated, CustomerUpdated, email, name } from './customer.ts';
+export { CustomerCreated, CustomerCreatedV1, CustomerUpdated, email, name } from './customer.ts';
 export {
   OrderConfirmed,
   OrderPlaced,

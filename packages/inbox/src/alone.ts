@@ -22,7 +22,7 @@ export function handleAlone(pool: Pool, consumer: Consumer, isAway: () => Promis
 
   return async (received) => {
     const handling = consumer.handlingOf(received.type, received.version);
-    if (handling === undefined) return unknownMessage(name, received.type, received.version);
+    if (handling === undefined) return unknownMessage(consumer, received);
     let prepare: (signal: AbortSignal) => Promise<Work>;
     try {
       prepare = handling.read(received);

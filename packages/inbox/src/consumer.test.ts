@@ -1,4 +1,4 @@
-import { defineCommand, defineMessage, replyTo } from '@oncebox/message';
+import { defineCommand, defineMessage, nextVersion, replyTo } from '@oncebox/message';
 import { describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { defineConsumer } from './consumer.ts';
@@ -27,6 +27,16 @@ describe('defineConsumer', () => {
   test('two handlers of one version are refused, as one would never run', () => {
     const handlers = [on(contract('Moved', 1, 'a'), nothing), on(contract('Moved', 1, 'b'), nothing)];
     expect(() => defineConsumer({ name: 'reader', handlers })).toThrow('two handlers for Moved v1');
+  });
+
+  test('a handler of the newest version has the earlier ones too, so that another one for those is refused', () => {
+    const v1 = contract('Moved', 1, 'a');
+    const v2 = nextVersion(v1, { aggregateId: () => 'x', payload: z.strictObject({}), upcast: () => ({}) });
+    const consumer = defineConsumer({ name: 'reader', handlers: [on(v2, nothing)] });
+    expect([1, 2, 3].map((version) => consumer.handlingOf('Moved', version)?.contract)).toEqual([v2, v2, undefined]);
+    expect(() => defineConsumer({ name: 'reader', handlers: [on(v2, nothing), on(v1, nothing)] })).toThrow(
+      'two handlers for Moved v1',
+    );
   });
 
   test('a consumer that handles nothing is refused', () => {

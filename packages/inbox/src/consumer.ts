@@ -1,4 +1,4 @@
-import { COMMANDS_EXCHANGE, type Contract } from '@oncebox/message';
+import { COMMANDS_EXCHANGE, type Contract, versionsOf } from '@oncebox/message';
 import { InboxError } from './errors.ts';
 import type { Handling } from './handling.ts';
 
@@ -99,10 +99,11 @@ export function defineConsumer({
     refuse('whenDead is for an ordered consumer: nobody waits for a dead message otherwise');
   const handlings = new Map<string, Handling>();
   for (const handling of handlers) {
-    const { type, version } = handling.contract;
-    const key = `${type} v${version}`;
-    if (handlings.has(key)) refuse(`two handlers for ${key}; one would never run`);
-    handlings.set(key, handling);
+    for (const { type, version } of versionsOf(handling.contract)) {
+      const key = `${type} v${version}`;
+      if (handlings.has(key)) refuse(`two handlers for ${key}; one would never run`);
+      handlings.set(key, handling);
+    }
   }
   const keysOn = (isWanted: (contract: Contract) => boolean): string[] => [
     ...new Set(handlers.map(({ contract }) => contract).flatMap((each) => (isWanted(each) ? each.routingKey : []))),

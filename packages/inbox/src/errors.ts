@@ -1,13 +1,18 @@
 /** Stable codes of this package; each has a line in docs/errors.md. */
-export type InboxErrorCode = 'ONCEBOX_INVALID_CONSUMER' | 'ONCEBOX_HANDLER_DEADLINE' | 'ONCEBOX_HANDLER_CRASHED';
+export type InboxErrorCode =
+  | 'ONCEBOX_INVALID_CONSUMER'
+  | 'ONCEBOX_HANDLER_DEADLINE'
+  | 'ONCEBOX_HANDLER_CRASHED'
+  | 'ONCEBOX_PAYLOAD_UNAVAILABLE'
+  | 'ONCEBOX_PAYLOAD_DIFFERS';
 
 /** A consumer that could not work as it is defined, or a handler that took too long. */
 export class InboxError extends Error {
   override readonly name = 'InboxError';
   readonly code: InboxErrorCode;
 
-  constructor(code: InboxErrorCode, message: string) {
-    super(message);
+  constructor(code: InboxErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
     this.code = code;
   }
 }
@@ -21,4 +26,9 @@ export class NonRetryableError extends Error {
     super(message, options);
     this.name = new.target.name;
   }
+}
+
+/** The payload of a message is no longer kept by its writer: no later attempt finds it. */
+export class PayloadExpiredError extends NonRetryableError {
+  readonly code = 'ONCEBOX_PAYLOAD_EXPIRED';
 }

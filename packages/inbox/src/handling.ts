@@ -1,7 +1,9 @@
-import { type Contract, parsePayload, type Received } from '@oncebox/message';
+import { type Contract, claimIn, mayBeClaimed, parsePayload, type Received } from '@oncebox/message';
 import type { Transaction } from '@oncebox/mysql';
+import { payloadsAt } from './claimed.ts';
+import { InboxError } from './errors.ts';
 
-/** A received message whose payload has passed its contract. */
+/** A received message whose payload has passed its contract, in the contract's version; `version` is the one that it was sent as. */
 export type Incoming<Payload> = Omit<Received, 'payload'> & { readonly payload: Payload };
 
 /** What runs on the transaction that also records the message. */
@@ -14,7 +16,7 @@ export interface Run {
   readonly work: Work;
 }
 
-/** What a consumer does with one version of one message; `on` and `onBatch` make it. */
+/** What a consumer does with one message, in the contract's version and those before it; `on` and `onBatch` make it. */
 export interface Handling {
   readonly contract: Contract;
   /** Whether something runs before the transaction: such messages do not share one. */
@@ -30,11 +32,11 @@ export interface Handling {
 
 const incoming = <Payload>(contract: Contract<string, Payload>, received: Received): Incoming<Payload> => ({
   ...received,
-  payload: parsePayload(contract, received.payload),
+  payload: parsePayload(contract, received.payload, received.version),
 });
 
 /**
- * Handles one version of one message.
+ * Handles one message, in the contract's version and in every earlier one, which the handler sees as the contract's.
  *
  * `handle` runs on a transaction that also records the message's id, so all that it does **on `tx`** takes effect once, its
  * `outbox.add` included. It may run more than once (a deadlock rolls back and repeats it), so what it does elsewhere may too. Other
@@ -42,33 +44,49 @@ const incoming = <Payload>(contract: Contract<string, Payload>, received: Receiv
  * `prepare`, which runs before the transaction, as no row lock should be held across a network call; its result is passed to
  * `handle`. Give its signal to those calls: it is aborted at the consumer's deadline, when the message is no longer this attempt's
  * and a late answer would come to nothing.
+ *
+ * Of a contract whose payloads may be claimed (`overLimit: 'claim-check'`), `payloadsFrom` is the URL below which its writer serves them. They
+ * are fetched before `prepare`, within the same deadline.
+ *
+ * @throws InboxError ONCEBOX_INVALID_CONSUMER for such a contract without that URL.
  */
 export function on<Payload, Prepared>(
   contract: Contract<string, Payload>,
   handler: {
+    readonly payloadsFrom?: string;
     prepare(message: Incoming<Payload>, signal: AbortSignal): Promise<Prepared>;
     handle(tx: Transaction, message: Incoming<Payload>, prepared: Prepared): Promise<void>;
   },
 ): Handling;
 export function on<Payload>(
   contract: Contract<string, Payload>,
-  handler: { handle(tx: Transaction, message: Incoming<Payload>): Promise<void> },
+  handler: { readonly payloadsFrom?: string; handle(tx: Transaction, message: Incoming<Payload>): Promise<void> },
 ): Handling;
 export function on<Payload>(
   contract: Contract<string, Payload>,
   handler: {
+    readonly payloadsFrom?: string;
     prepare?(message: Incoming<Payload>, signal: AbortSignal): Promise<unknown>;
     handle(tx: Transaction, message: Incoming<Payload>, prepared: unknown): Promise<void>;
   },
 ): Handling {
+  const fetchPayload = mayBeClaimed(contract) ? payloadsAt(contract, handler.payloadsFrom) : undefined;
+  const prepare = async (message: Incoming<Payload>, signal: AbortSignal): Promise<Work> => {
+    const prepared = await handler.prepare?.(message, signal);
+    return (tx) => handler.handle(tx, message, prepared);
+  };
   return {
     contract,
-    prepares: handler.prepare !== undefined,
+    prepares: handler.prepare !== undefined || fetchPayload !== undefined,
     read(received) {
-      const message = incoming(contract, received);
+      const claim = claimIn(contract, received);
+      if (claim === undefined || fetchPayload === undefined) {
+        const message = incoming(contract, received);
+        return (signal) => prepare(message, signal);
+      }
       return async (signal) => {
-        const prepared = await handler.prepare?.(message, signal);
-        return (tx) => handler.handle(tx, message, prepared);
+        const payload = await fetchPayload(claim, signal);
+        return await prepare(incoming(contract, { ...received, payload }), signal);
       };
     },
     run() {
@@ -84,16 +102,24 @@ export function on<Payload>(
 }
 
 /**
- * Handles several messages of one version at once, for handlers that can write many rows with one statement.
+ * Handles several messages of one contract at once, for handlers that can write many rows with one statement.
  *
  * `handle` gets one message or more, in the order of their arrival, on the transaction that also records their ids. When it throws,
  * everything is rolled back and each message is given to it alone, so that the one at fault is found and the others take effect. For
  * the rest as `on`.
+ *
+ * @throws InboxError ONCEBOX_INVALID_CONSUMER for a contract whose payloads may be claimed: each of its messages has a transaction of its own.
  */
 export function onBatch<Payload>(
   contract: Contract<string, Payload>,
   handler: { handle(tx: Transaction, messages: readonly Incoming<Payload>[]): Promise<void> },
 ): Handling {
+  if (mayBeClaimed(contract)) {
+    throw new InboxError(
+      'ONCEBOX_INVALID_CONSUMER',
+      `${contract.type}: its payloads may have to be fetched, each by itself: handle it with on()`,
+    );
+  }
   return {
     contract,
     prepares: false,

@@ -1,6 +1,6 @@
 export type { Inbox } from '@oncebox/message';
 export { type Consumer, type ConsumerDefinition, defineConsumer, type WhenDead } from './consumer.ts';
-export { InboxError, type InboxErrorCode, NonRetryableError } from './errors.ts';
+export { InboxError, type InboxErrorCode, NonRetryableError, PayloadExpiredError } from './errors.ts';
 export { type Handling, type Incoming, on, onBatch } from './handling.ts';
 export { createInbox } from './inbox.ts';
 export {

@@ -26,7 +26,7 @@ export function readBatch(
   let last: { handling: Handling; add: (message: Received) => void } | undefined;
   const verdicts = batch.map((message, at): Reading => {
     const handling = consumer.handlingOf(message.type, message.version);
-    if (handling === undefined) return unknownMessage(consumer.name, message.type, message.version);
+    if (handling === undefined) return unknownMessage(consumer, message);
     try {
       if (joins && last?.handling === handling) last.add(message);
       else {

@@ -1,4 +1,5 @@
-import { MessageError, type Verdict } from '@oncebox/message';
+import { MessageError, type Received, type Verdict } from '@oncebox/message';
+import type { Consumer } from './consumer.ts';
 import { NonRetryableError } from './errors.ts';
 
 /** An attempt that counts. */
@@ -14,11 +15,13 @@ export const failed = (error: unknown): Failure => ({
 });
 
 /** Later rather than never: during a deployment the next worker may know it. */
-export const unknownMessage = (consumer: string, type: string, version: number): Failure => ({
+export const unknownMessage = ({ name, types }: Consumer, { type, version }: Received): Failure => ({
   kind: 'retry',
   error: new MessageError(
     'ONCEBOX_UNKNOWN_MESSAGE',
-    `${consumer} handles no ${type} v${version}: add on(<its contract>, { handle }), or unbind its queue from that key`,
+    types.includes(type)
+      ? `${name} does not read ${type} v${version}: deploy the worker that does, then replay what is dead by then`
+      : `${name} handles no ${type}: add on(<its contract>, { handle }), or unbind its queue from that key`,
   ),
 });
 

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
-import { type Contract, defineMessage } from './contract.ts';
+import { type Contract, defineMessage, nextVersion, versionsOf } from './contract.ts';
 import { MessageError } from './errors.ts';
 
 const definition = {
@@ -44,6 +44,7 @@ describe('defineMessage', () => {
     ['an empty routing key', { routingKey: '' }],
     ['a routing key of more than 255 bytes', { routingKey: 'é'.repeat(128) }],
     ['an aggregate type that is no name', { aggregateType: '' }],
+    ['a limit of no bytes', { maxBytes: 0 }],
   ])('refuses %s', (_, change) => {
     expect(() => defineMessage({ ...definition, ...change })).toThrow(
       expect.objectContaining({ code: 'ONCEBOX_INVALID_CONTRACT' }),
@@ -63,5 +64,45 @@ describe('defineMessage', () => {
     expect(onlyBooked(SeatFreed)).toBe('SeatFreed');
     // @ts-expect-error the payload is the contract's
     SeatBooked.message({ flight: 'OB1' });
+  });
+});
+
+describe('nextVersion', () => {
+  const v1 = defineMessage(definition);
+  const v2 = nextVersion(v1, {
+    aggregateId: ({ flight }) => flight,
+    payload: z.strictObject({ flight: z.string(), seat: z.string() }),
+    upcast: ({ flight, row }) => ({ flight, seat: `${row}?` }),
+  });
+  const v3 = nextVersion(v2, {
+    aggregateId: ({ flight }) => flight.number,
+    payload: z.strictObject({ flight: z.strictObject({ number: z.string().min(3) }), seat: z.string() }),
+    upcast: ({ flight, seat }) => ({ flight: { number: flight }, seat }),
+    maxBytes: 10,
+  });
+
+  it('reads what was sent as any version as the newest, by one upcaster after the other', () => {
+    const newest = { flight: { number: 'OB1' }, seat: '7?' };
+    expect(v3.read(1, { flight: 'OB1', row: 7 })).toEqual(newest);
+    expect(v3.read(2, { flight: 'OB1', seat: '7?' })).toEqual(newest);
+    expect(v3.read(3, newest)).toEqual(newest);
+    const seat: string = v3.read(1, { flight: 'OB1', row: 7 }).seat;
+    expect(seat).toBe('7?');
+  });
+
+  it('checks each payload by the version that it was sent as, and what its upcasters make of it', () => {
+    const { row: _, ...stripped } = { flight: 'OB1', row: 7 };
+    expect(() => v3.read(1, stripped)).toThrow('SeatBooked v1: the payload breaks its contract: row');
+    expect(() => v3.read(2, { flight: 'OB1', row: 7 })).toThrow('SeatBooked v2: the payload breaks its contract');
+    expect(() => v3.read(1, { flight: 'OB', row: 7 })).toThrow('SeatBooked v3, upcast from v1: the payload breaks');
+  });
+
+  it('has the names and keys of the version before, and what it says of its own', () => {
+    expect(versionsOf(v3).map(({ version }) => version)).toEqual([3, 2, 1]);
+    expect(v3).toMatchObject({ type: 'SeatBooked', routingKey: 'seat.booked', exchange: 'oncebox.events' });
+    expect([v1.maxBytes, v2.maxBytes, v3.maxBytes]).toEqual([262_144, 262_144, 10]);
+    expect(v1.message({ flight: 'OB1', row: 1 }).contract.version).toBe(1);
+    // @ts-expect-error the payload is that of this version
+    v3.message({ flight: 'OB1', row: 1 });
   });
 });

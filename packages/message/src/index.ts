@@ -1,3 +1,4 @@
+export { answersClaim, type Claim, claimCheck, claimFor, claimIn, mayBeClaimed } from './claim.ts';
 export {
   type CommandDefinition,
   type CommandOutcome,
@@ -8,7 +9,15 @@ export {
   reply,
   replyTo,
 } from './command.ts';
-export { type Contract, causedBy, defineMessage, type Lineage, type Message } from './contract.ts';
+export {
+  type Contract,
+  causedBy,
+  defineMessage,
+  type Lineage,
+  type Message,
+  nextVersion,
+  versionsOf,
+} from './contract.ts';
 export { MessageError, type MessageErrorCode } from './errors.ts';
 export { classOf, nameOf, reasonOf } from './failure.ts';
 export type { DeadLetter, DeadLetters, DeadMessage, HeldOutcome, Inbox, SendAgain } from './inbox.ts';

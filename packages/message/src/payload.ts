@@ -8,9 +8,10 @@ const shown = (key: PropertyKey): string =>
 /**
  * Checks a value against a contract's schema.
  *
+ * @param sent the version that the value was made from by upcasters, if it was.
  * @throws MessageError ONCEBOX_INVALID_PAYLOAD. It names paths and rules and quotes no value, which may be personal data.
  */
-export function checkPayload<Payload>(contract: Contract<string, Payload>, value: unknown): Payload {
+export function checkPayload<Payload>(contract: Contract<string, Payload>, value: unknown, sent?: number): Payload {
   const parsed = contract.schema.safeParse(value);
   if (parsed.success) return parsed.data;
   const issues = parsed.error.issues.map((issue) => ({
@@ -20,7 +21,7 @@ export function checkPayload<Payload>(contract: Contract<string, Payload>, value
   }));
   throw new MessageError(
     'ONCEBOX_INVALID_PAYLOAD',
-    `${contract.type} v${contract.version}: the payload breaks its contract: ${issues
+    `${contract.type} v${contract.version}${sent === undefined ? '' : `, upcast from v${sent}`}: the payload breaks its contract: ${issues
       .map(({ path, message }) => `${path || '(payload)'}: ${message}`)
       .join('; ')}`,
     issues,
@@ -30,14 +31,15 @@ export function checkPayload<Payload>(contract: Contract<string, Payload>, value
 /**
  * Reads the text of a received payload by its contract.
  *
+ * @param version that it was sent as: the contract's or an earlier one. What is returned is of the contract's.
  * @throws MessageError ONCEBOX_INVALID_PAYLOAD when it is no JSON or breaks the contract.
  */
-export function parsePayload<Payload>(contract: Contract<string, Payload>, text: string): Payload {
+export function parsePayload<Payload>(contract: Contract<string, Payload>, text: string, version: number): Payload {
   let value: unknown;
   try {
     value = JSON.parse(text);
   } catch {
-    throw new MessageError('ONCEBOX_INVALID_PAYLOAD', `${contract.type} v${contract.version}: the body is not JSON`);
+    throw new MessageError('ONCEBOX_INVALID_PAYLOAD', `${contract.type} v${version}: the body is not JSON`);
   }
-  return checkPayload(contract, value);
+  return contract.read(version, value);
 }

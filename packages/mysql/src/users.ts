@@ -21,6 +21,7 @@ const MESSAGING: Readonly<Record<string, Readonly<Record<Role, string>>>> = {
   consumers: { service: 'SELECT, INSERT, DELETE', relay: '' },
   held_messages: { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' },
   held_keys: { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' },
+  claimed_payloads: { service: 'SELECT, INSERT, DELETE', relay: '' },
   retention: { service: 'SELECT, UPDATE', relay: '' },
 };
 const OWN: Readonly<Record<Role, string>> = { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' };

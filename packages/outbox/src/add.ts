@@ -1,6 +1,7 @@
-import { type Message, MessageError, toOutboxRow } from '@oncebox/message';
+import { type Contract, claimFor, type Message, MessageError, type NewOutboxRow, toOutboxRow } from '@oncebox/message';
 import { assertTransaction, type Transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
+import { keepPayload } from './claimed.ts';
 
 /** What MEDIUMTEXT holds, and one byte less than the broker's default limit of 16 MiB. */
 const MAX_PAYLOAD_BYTES = 16 * 1024 * 1024 - 1;
@@ -16,13 +17,17 @@ const ROW_OVERHEAD_BYTES = 16 * 1024;
  * its aggregate's row lock when it adds: insert or update the aggregate first, then add.
  *
  * @throws DatabaseError ONCEBOX_NOT_A_TRANSACTION for a pool or a connection: the row would not be atomic with the change.
- * @throws MessageError ONCEBOX_INVALID_PAYLOAD when its contract rejects the payload, ONCEBOX_MESSAGE_TOO_LARGE when the
- *   database or the broker would. Both before anything is written: a message that cannot be sent must never commit.
+ * A payload over its contract's `maxBytes` is refused, or, where the contract says `overLimit: 'claim-check'`, kept in the same transaction
+ * (`servePayloads`), and the message says where.
+ *
+ * @throws MessageError ONCEBOX_INVALID_PAYLOAD or ONCEBOX_PAYLOAD_TOO_LARGE when its contract rejects the payload,
+ *   ONCEBOX_MESSAGE_TOO_LARGE when the database or the broker would. All before anything is written: a message that cannot be sent must
+ *   never commit.
  */
 export async function add(tx: Transaction, message: Message): Promise<void> {
   assertTransaction(tx);
   const row = toOutboxRow(message);
-  await refuseOversize(tx, row.type, Buffer.byteLength(row.payload));
+  const payload = await withinLimit(tx, message.contract, row);
   await tx.execute(
     `INSERT INTO outbox
        (id, aggregatetype, aggregateid, type, version, payload, headers, exchange, routing_key, delivery, when_parked)
@@ -33,7 +38,7 @@ export async function add(tx: Transaction, message: Message): Promise<void> {
       row.aggregateid,
       row.type,
       row.version,
-      row.payload,
+      payload,
       row.headers,
       row.exchange,
       row.routing_key,
@@ -41,6 +46,26 @@ export async function add(tx: Transaction, message: Message): Promise<void> {
       row.when_parked,
     ],
   );
+}
+
+/** @returns what is sent as the payload. */
+async function withinLimit(
+  tx: Transaction,
+  { maxBytes, overLimit }: Contract,
+  { id, type, version, payload }: NewOutboxRow,
+): Promise<string> {
+  const bytes = Buffer.byteLength(payload);
+  if (bytes > maxBytes && overLimit === 'refuse') {
+    throw new MessageError(
+      'ONCEBOX_PAYLOAD_TOO_LARGE',
+      `${type} v${version}: the payload has ${bytes} bytes and its contract allows ${maxBytes}. Send less, or a reference to the data; ` +
+        "or let the contract say maxBytes, or overLimit: 'claim-check' in a new version.",
+    );
+  }
+  await refuseOversize(tx, type, bytes);
+  if (bytes <= maxBytes) return payload;
+  await keepPayload(tx, id, payload);
+  return claimFor(id, payload);
 }
 
 async function refuseOversize(tx: Transaction, type: string, bytes: number): Promise<void> {

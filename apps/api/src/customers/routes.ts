@@ -1,4 +1,3 @@
-import { CustomerCreated, CustomerUpdated } from '@oncebox/contracts';
 import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import { outbox } from '@oncebox/outbox';
 import { type Response, Router } from 'express';
@@ -10,6 +9,7 @@ import type { Answer } from '../idempotency/store.ts';
 import { etagOf, versionOf } from '../if-match.ts';
 import { lineageOf } from '../lineage.ts';
 import { Problem } from '../problem.ts';
+import { type CreatedVersion, created, languageOf, updated } from './announcement.ts';
 import { type Customer, customerChange, newCustomer } from './schemas.ts';
 import { EmailTakenError, find, insert, update } from './store.ts';
 
@@ -18,11 +18,9 @@ const WRITE = { timeoutMs: 10_000 };
 
 const noSuchCustomer = () => new Problem('no-such-customer');
 
-const payloadOf = ({ id, email, name, version }: Customer) => ({ customerId: id, email, name, version });
-
 const send = (response: Response, customer: Customer) => response.set('etag', etagOf(customer)).json(customer);
 
-export function customerRoutes(pool: Pool): Router {
+export function customerRoutes(pool: Pool, createdVersion: CreatedVersion): Router {
   const routes = Router();
 
   routes
@@ -30,9 +28,10 @@ export function customerRoutes(pool: Pool): Router {
     .post(...jsonBody, async (request, response) => {
       const given = parseBody(newCustomer, request.body);
       const id = uuidv7();
+      const language = languageOf(request);
       const create = async (tx: Transaction): Promise<Answer> => {
         const customer = await insert(tx, id, given);
-        await outbox.add(tx, CustomerCreated.message(payloadOf(customer), lineageOf(response)));
+        await outbox.add(tx, created(customer, language, createdVersion, lineageOf(response)));
         const headers = { location: `/customers/${id}`, etag: etagOf(customer), 'content-type': 'application/json' };
         return { status: 201, headers, body: JSON.stringify(customer) };
       };
@@ -53,7 +52,7 @@ export function customerRoutes(pool: Pool): Router {
       const version = versionOf(request.get('if-match'));
       const change = parseBody(customerChange, request.body);
       if (!isUuid(id)) throw noSuchCustomer();
-      const updated = await transaction(
+      const changed = await transaction(
         pool,
         async (tx) => {
           const customer = await update(tx, id, version, change);
@@ -61,12 +60,12 @@ export function customerRoutes(pool: Pool): Router {
           if (customer === 'stale') throw new Problem('stale-version');
           // Also when the values are the same as before: to find that out would take a read under the lock for every change,
           // and the new version tells a client that repeats an unanswered PATCH that the first one arrived.
-          await outbox.add(tx, CustomerUpdated.message(payloadOf(customer), lineageOf(response)));
+          await outbox.add(tx, updated(customer, lineageOf(response)));
           return customer;
         },
         WRITE,
       ).catch(explainTaken);
-      send(response, updated);
+      send(response, changed);
     })
     .all(notAllowed('GET', 'HEAD', 'PATCH'));
 

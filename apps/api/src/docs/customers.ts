@@ -39,6 +39,11 @@ const ifMatch = header(
   '"1"',
   true,
 );
+const acceptLanguage = header(
+  'Accept-Language',
+  'Whom it creates is written to in the first of these that is known, or in English.',
+  'de-CH, en;q=0.8',
+);
 const answer = (description: string, value: typeof example, headers: Record<string, Header> = {}): ApiResponse => ({
   description,
   headers: { ...headers, ETag: etag(value.version), 'X-Correlation-Id': correlation },
@@ -52,7 +57,7 @@ export const customerPaths: OpenApi['paths'] = {
       summary: 'Create a customer',
       description:
         'Announced as CustomerCreated. With an Idempotency-Key it may be sent again after any answer, and after none.',
-      parameters: [idempotencyKey, ...lineage],
+      parameters: [acceptLanguage, idempotencyKey, ...lineage],
       requestBody: {
         required: true,
         content: json('customer', ref('NewCustomer'), { email: example.email, name: example.name }),

@@ -1,0 +1,50 @@
+import specification from '@asyncapi/specs/schemas/3.0.0-without-$id.json' with { type: 'json' };
+import { Ajv } from 'ajv';
+import { describe, expect, it, test } from 'vitest';
+import { parse } from 'yaml';
+import * as exported from '../index.ts';
+import { asyncApi } from './asyncapi.ts';
+import { committedAsyncApi, committedSchemas, examples } from './committed.ts';
+import { contractsIn, nameOf } from './schema.ts';
+
+const contracts = contractsIn(exported);
+const ajv = new Ajv({ strict: false, validateFormats: false, allErrors: true });
+
+const isValid = ajv.compile(specification);
+
+test('docs/asyncapi.yaml is a document of AsyncAPI 3.0', () => {
+  isValid(parse(committedAsyncApi()));
+  expect(isValid.errors).toBeNull();
+  // It refuses what is none.
+  expect(isValid({ ...parse(committedAsyncApi()), channels: [] })).toBe(false);
+});
+
+test('a payload that may be claimed is documented with what is sent in its place', () => {
+  const claimed = { ...exported.OrderPlaced, overLimit: 'claim-check' } as const;
+  const document = parse(asyncApi([claimed], new Map()));
+  isValid(document);
+  expect(isValid.errors).toBeNull();
+  const { payload } = document.components.messages['OrderPlaced.v1'];
+  expect(payload.anyOf).toMatchObject([{ title: 'OrderPlaced v1' }, { required: ['claimCheck'] }]);
+});
+
+describe('payloads that were recorded', () => {
+  it('are there of every version of a message that has several', () => {
+    const several = contracts.filter(({ type }) => contracts.filter((other) => other.type === type).length > 1);
+    expect(several.length).toBeGreaterThan(0);
+    expect([...examples().keys()]).toEqual(expect.arrayContaining(several.map(nameOf)));
+  });
+
+  it.each([...examples()])('%s passes its contract and its committed schema', (name, payload) => {
+    const contract = contracts.find((each) => nameOf(each) === name);
+    expect(contract?.read(contract.version, payload)).toEqual(payload);
+    const validate = ajv.compile(committedSchemas().get(name) ?? false);
+    validate(payload);
+    expect(validate.errors).toBeNull();
+  });
+
+  it('CustomerCreated v1 is read as a v2 in English', () => {
+    const v1 = examples().get('CustomerCreated.v1');
+    expect(exported.CustomerCreated.read(1, v1)).toEqual({ ...v1, language: 'en' });
+  });
+});

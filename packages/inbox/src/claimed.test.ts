@@ -1,0 +1,58 @@
+import { once } from 'node:events';
+import { createServer, type RequestListener } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { claimFor, claimIn, defineMessage } from '@oncebox/message';
+import { expect, onTestFinished, test } from 'vitest';
+import { z } from 'zod';
+import { payloadsAt } from './claimed.ts';
+import { on, onBatch } from './handling.ts';
+
+/** Against a real HTTP server that plays the writer. */
+
+const Drawn = defineMessage({
+  type: 'Drawn',
+  version: 1,
+  aggregateType: 'picture',
+  aggregateId: () => 'p',
+  routingKey: 'picture.drawn',
+  payload: z.string(),
+  overLimit: 'claim-check',
+});
+const ID = '01a1fd1a-f5ca-7431-98b0-6d5fad2b72f1';
+const PAYLOAD = JSON.stringify('ä'.repeat(10));
+const claim = claimIn(Drawn, { version: 1, payload: claimFor(ID, PAYLOAD) }) ?? expect.fail();
+
+async function fetchFrom(respond: RequestListener): Promise<string> {
+  const server = createServer(respond).listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  onTestFinished(() => {
+    server.closeAllConnections();
+    server.close();
+  });
+  const { port } = server.address() as AddressInfo; // it listens on TCP
+  return await payloadsAt(Drawn, `http://127.0.0.1:${port}/payloads`, 200)(claim, new AbortController().signal);
+}
+
+test('the payload is fetched from below the address, and is the text that was claimed', async () => {
+  expect(await fetchFrom(({ url }, response) => response.end(url === `/payloads/${ID}` ? PAYLOAD : ''))).toBe(PAYLOAD);
+});
+
+test.each<[string, RequestListener, string]>([
+  ['no longer has it', (_, response) => response.writeHead(410).end(), 'ONCEBOX_PAYLOAD_EXPIRED'],
+  ['does not know the path yet', (_, response) => response.writeHead(404).end(), 'ONCEBOX_PAYLOAD_UNAVAILABLE'],
+  ['fails', (_, response) => response.writeHead(503).end(), 'ONCEBOX_PAYLOAD_UNAVAILABLE'],
+  ['breaks off', (_, response) => response.destroy(), 'ONCEBOX_PAYLOAD_UNAVAILABLE'],
+  ['never answers', () => undefined, 'ONCEBOX_PAYLOAD_UNAVAILABLE'],
+  ['has something else', (_, response) => response.end('"other"'), 'ONCEBOX_PAYLOAD_DIFFERS'],
+  ['has another of the same size', (_, response) => response.end('x'.repeat(22)), 'ONCEBOX_PAYLOAD_DIFFERS'],
+])('a writer that %s is told apart', async (_, respond, code) => {
+  await expect(fetchFrom(respond)).rejects.toMatchObject({ code });
+});
+
+test('a contract whose payloads may be claimed wants an address to fetch them from, and no batches', () => {
+  const handle = async () => undefined;
+  expect(() => on(Drawn, { handle })).toThrow('payloadsFrom');
+  expect(() => on(Drawn, { handle, payloadsFrom: 'here' })).toThrow('payloadsFrom');
+  expect(() => onBatch(Drawn, { handle })).toThrow('handle it with on()');
+  expect(on(Drawn, { handle, payloadsFrom: 'http://127.0.0.1' }).prepares).toBe(true);
+});

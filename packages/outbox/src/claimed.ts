@@ -1,0 +1,51 @@
+import type { RequestListener } from 'node:http';
+import { type ForgetSettings, keepDeleting, type Pool, type Transaction } from '@oncebox/mysql';
+import type { RowDataPacket } from 'mysql2/promise';
+
+// Payloads over their contract's limit, which consumers fetch from the service that wrote them.
+
+const CLAIMED_PAYLOADS = { table: 'claimed_payloads', key: ['id'], age: 'created_at' } as const;
+
+/** By primary key alone; locks nothing that anybody else writes. */
+export async function keepPayload(tx: Transaction, id: string, payload: string): Promise<void> {
+  await tx.execute('INSERT INTO claimed_payloads (id, payload) VALUES (?, ?)', [id, payload]);
+}
+
+const ID = /\/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/;
+/** Milliseconds: less than who asks will wait. */
+const READ_TIMEOUT_MS = 5_000;
+
+/**
+ * Answers `GET …/<message id>` with the payload that was kept for a message of this schema, for a server of your own:
+ * `createServer(servePayloads(pool))`, or `app.use('/payloads', servePayloads(pool))`. It asks nobody who they are: put it where only your
+ * consumers can reach it. 410 when the payload is no longer kept, 404 for what is no id, 503 while the database is away.
+ */
+export function servePayloads(pool: Pool): RequestListener {
+  return async (request, response) => {
+    const answer = (status: number, body = '', headers: Record<string, string> = {}) =>
+      response
+        .writeHead(status, { 'cache-control': 'no-store', ...headers })
+        .end(request.method === 'HEAD' ? '' : body);
+    if (request.method !== 'GET' && request.method !== 'HEAD') return answer(405, '', { allow: 'GET, HEAD' });
+    const id = ID.exec(request.url?.split('?', 1)[0] ?? '')?.[1];
+    if (id === undefined) return answer(404);
+    try {
+      const [[row]] = await pool.execute<(RowDataPacket & { payload: string })[]>({
+        sql: 'SELECT payload FROM claimed_payloads WHERE id = ?',
+        values: [id],
+        timeout: READ_TIMEOUT_MS,
+      });
+      // It was there with the message, so what is not there has expired.
+      return row === undefined ? answer(410) : answer(200, row.payload, { 'content-type': 'application/json' });
+    } catch {
+      return answer(503, '', { 'retry-after': '1' }); // the process's own readiness says why
+    }
+  };
+}
+
+/**
+ * Deletes the payloads that were written more than `keepHours` ago, now and from time to time. A message that is handled later than that,
+ * a replayed dead letter for one, is dead. Never rejects: a pass that failed is logged.
+ */
+export const forgetPayloads = (pool: Pool, settings: ForgetSettings): Promise<void> =>
+  keepDeleting(pool, CLAIMED_PAYLOADS, settings);
