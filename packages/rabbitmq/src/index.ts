@@ -2,6 +2,8 @@ export { type Broker, connectBroker } from './broker.ts';
 export type { Outcome } from './confirms.ts';
 export { type Consumer, type ConsumerOptions, startConsumer } from './consumer.ts';
 export { BrokerError, type BrokerErrorCode } from './errors.ts';
+export { type History, type HistoryOptions, openHistory } from './history.ts';
+export type { Kept } from './log-reader.ts';
 export type { Logger } from './logger.ts';
 export { createPublisher, type Publisher, type PublisherOptions } from './publisher.ts';
 export {
