@@ -14,7 +14,7 @@ export interface Arguments {
 
 export const USAGE = `make bench ARGS="..."
   --quick             two minutes for everything: does it work? no number to believe
-  --only relay,api    these figures alone: relay, worker, api, end-to-end, idle, scale
+  --only relay,api    these figures alone: relay, worker, api, end-to-end, idle, scale, log
   --match deleting    of them, the cases whose name contains this
   --repeats 5         how often each case runs; 1 with --quick and --profile
   --profile           CPU profiles of the processes under measurement, and their top functions

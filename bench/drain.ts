@@ -13,6 +13,8 @@ export interface DrainOptions {
   /** 0 deletes rows as they are published, 24 keeps them. */
   readonly retentionHours: 0 | 24;
   readonly relays?: number;
+  /** Whether they keep what they publish in the log as well. */
+  readonly log?: boolean;
   /** Ordering keys that the messages go round. */
   readonly keys?: number;
   /** Called when all rows are there and none is published, and again when all are published and the relays still run. */
@@ -27,7 +29,7 @@ export interface DrainOptions {
  * committed. What was published is then read from the queue and compared with what was written.
  */
 export async function drain(bed: Testbed, options: DrainOptions): Promise<Sample> {
-  const { rows, bytes, retentionHours, relays = 1, keys = KEYS, look = async () => ({}) } = options;
+  const { rows, bytes, retentionHours, relays = 1, log = false, keys = KEYS, look = async () => ({}) } = options;
   await bed.clear();
   let settled = 0;
   let settledAt = 0;
@@ -38,7 +40,11 @@ export async function drain(bed: Testbed, options: DrainOptions): Promise<Sample
     settledAt = performance.now();
   };
   const [RELAY_DATABASE_URLS = ''] = bed.schemas.relayUrls.split(',');
-  const environment = { RELAY_DATABASE_URLS, RELAY_RETENTION_HOURS: String(retentionHours) };
+  const environment = {
+    RELAY_DATABASE_URLS,
+    RELAY_RETENTION_HOURS: String(retentionHours),
+    RELAY_LOG: log ? 'on' : 'off',
+  };
   const running = Array.from({ length: relays }, () => bed.relay(environment, onLine));
   await Promise.all(running.map((relay) => relay.ready()));
   const until = async (count: number): Promise<void> => {

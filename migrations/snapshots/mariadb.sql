@@ -12,6 +12,8 @@ CREATE TABLE `consumers` (
   `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   `type` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
   `since` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  `replays` tinyint(1) NOT NULL DEFAULT 0,
+  `ordered` tinyint(1) NOT NULL DEFAULT 0,
   PRIMARY KEY (`consumer`,`type`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
@@ -240,6 +242,8 @@ CREATE TABLE `consumers` (
   `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   `type` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
   `since` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
+  `replays` tinyint(1) NOT NULL DEFAULT 0,
+  `ordered` tinyint(1) NOT NULL DEFAULT 0,
   PRIMARY KEY (`consumer`,`type`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 

@@ -1,28 +1,11 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
-import { z } from 'zod';
+import { rightsOf } from '../support/rights.ts';
 import { placeOrder, readOrder } from '../support/shopping.ts';
 import { createSystem, postCustomer, type System } from '../support/system.ts';
 
 /** What docker-compose.yml lets each process do at the broker is enough for all that they do. */
 
 const PATIENCE = { timeout: 60_000, interval: 50 };
-const COMPOSE = join(import.meta.dirname, '../../docker-compose.yml');
-
-const definitions = z.object({
-  permissions: z.array(z.object({ user: z.string(), configure: z.string(), write: z.string(), read: z.string() })),
-});
-
-/** As Compose reads it: with the defaults of variables, and $$ for $. */
-function rightsOf(name: string) {
-  const [, text = ''] = /rabbitmq-definitions:\n +content: \|\n([\s\S]*)$/.exec(readFileSync(COMPOSE, 'utf8')) ?? [];
-  const json = text.replaceAll(/\$\{\w+:-(\w+)\}/g, '$1').replaceAll('$$', () => '$');
-  const found = definitions.parse(JSON.parse(json)).permissions.find(({ user }) => user === name);
-  if (found === undefined) throw new Error(`docker-compose.yml has no rights for ${name}`);
-  const { configure, write, read } = found;
-  return { configure, write, read };
-}
 
 let system: System;
 beforeAll(async () => {

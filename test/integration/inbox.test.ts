@@ -100,6 +100,21 @@ describe('once', () => {
     expect(await counts()).toEqual({ effects: 1, processed: 1 });
   });
 
+  test('history has an effect only where the handler takes it, and else leaves no record that would stop the message itself', async () => {
+    const message = received();
+    const history = { ...message, replayed: true } as const;
+    const inbox = inboxOf('c');
+    expect(await inbox.process(history)).toEqual({ kind: 'skipped' });
+    expect(await counts()).toEqual({ effects: 0, processed: 0 });
+    expect(await inbox.process(message)).toEqual({ kind: 'handled' });
+
+    const handling = on(OrderPlaced, { replays: true, handle: (tx, order) => effect(tx, order, 'reader') });
+    const reader = createInbox(pool, defineConsumer({ name: 'reader', handlers: [handling] }));
+    expect(await reader.process(history)).toEqual({ kind: 'handled' });
+    expect(await reader.process(message)).toEqual({ kind: 'duplicate' });
+    expect(await counts()).toEqual({ effects: 2, processed: 2 });
+  });
+
   test('of two copies at the same time the second waits for the first, and is a duplicate when that commits', async () => {
     const entered = Promise.withResolvers<void>();
     const gate = Promise.withResolvers<void>();

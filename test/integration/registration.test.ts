@@ -1,4 +1,4 @@
-import { createInbox, defineConsumer, on } from '@oncebox/inbox';
+import { createInbox, defineConsumer, on, onBatch } from '@oncebox/inbox';
 import { defineMessage } from '@oncebox/message';
 import { createPool, type Pool } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
@@ -67,6 +67,25 @@ test('a type keeps its since, a new one begins now, one that is no longer handle
   expect(after['Moved']).toEqual(before['Moved']);
   expect(after['Broken']?.getTime()).toBeGreaterThan(before['Moved']?.getTime() ?? Number.NaN);
   expect(Object.keys(await registered(other))).toEqual(['Moved']);
+});
+
+test('what is written down of replays and order follows the definition, and leaves since as it is', async () => {
+  const name = newName();
+  const written = async () => {
+    const [rows] = await pool.query<RowDataPacket[]>(
+      'SELECT type, replays, ordered FROM consumers WHERE consumer = ? ORDER BY type',
+      [name],
+    );
+    return rows.map(({ type, replays, ordered }) => `${type} ${replays} ${ordered}`);
+  };
+  const handle = async () => undefined;
+  await createInbox(pool, defineConsumer({ name, handlers: [on(contract('A'), { handle })] })).register();
+  expect(await written()).toEqual(['A 0 0']);
+  const before = await registered(name);
+  const handlers = [on(contract('A'), { replays: true, handle }), onBatch(contract('B'), { handle })];
+  await createInbox(pool, defineConsumer({ name, handlers, ordered: true })).register();
+  expect(await written()).toEqual(['A 1 1', 'B 0 1']);
+  expect((await registered(name))['A']).toEqual(before['A']);
 });
 
 test('names of types that differ in case are different types', async () => {

@@ -5,6 +5,7 @@ import { messageCommand } from './message.ts';
 import { migrateCommand } from './migrate.ts';
 import { outboxCommand } from './outbox.ts';
 import { projectionCommand } from './projection.ts';
+import { replayCommand } from './replay.ts';
 import { sagaCommand } from './saga.ts';
 import { statusCommand } from './status.ts';
 import { verifyCommand } from './verify.ts';
@@ -15,6 +16,7 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   ['message', messageCommand],
   ['outbox', outboxCommand],
   ['dead', deadCommand],
+  ['replay', replayCommand],
   ['projection', projectionCommand],
   ['saga', sagaCommand],
   ['migrate', migrateCommand],

@@ -1,4 +1,4 @@
-import { amqpUrls, databaseUrls, integer, logSettings, port } from '@oncebox/service';
+import { amqpUrls, databaseUrls, flag, integer, logSettings, port } from '@oncebox/service';
 import { z } from 'zod';
 
 export const relayConfig = z.object({
@@ -14,5 +14,11 @@ export const relayConfig = z.object({
   RELAY_RETENTION_HOURS: integer(0, 24 * 365, 24),
   /** How long a frozen relay keeps what it has claimed, and two more than a pass may take. */
   RELAY_LEASE_SECONDS: integer(4, 600, 30),
+  /** Whether what is published is kept in the log as well, for `oncebox replay`; and what the log keeps of it. */
+  RELAY_LOG: flag(false),
+  RELAY_LOG_HOURS: integer(1, 24 * 3_650, 720),
+  RELAY_LOG_BYTES: integer(1_000_000, 10 ** 14, 10 ** 10),
+  /** History is forgotten by whole segments, and never the one that is written to. */
+  RELAY_LOG_SEGMENT_BYTES: integer(1_000_000, 3 * 10 ** 9, 10 ** 8),
   ...logSettings,
 });

@@ -7,7 +7,17 @@ const config = loadConfig(relayConfig);
 const logger = createLogger({ name: 'relay', level: config.LOG_LEVEL, format: config.LOG_FORMAT });
 
 await run({ logger }, async (stopping) => {
-  const publisher = createPublisher({ urls: config.AMQP_URL, name: 'relay', logger });
+  const log = {
+    maxAgeHours: config.RELAY_LOG_HOURS,
+    maxBytes: config.RELAY_LOG_BYTES,
+    segmentBytes: config.RELAY_LOG_SEGMENT_BYTES,
+  };
+  const publisher = createPublisher({
+    urls: config.AMQP_URL,
+    name: 'relay',
+    logger,
+    ...(config.RELAY_LOG ? { log } : {}),
+  });
   const relay = createRelay({
     databaseUrls: config.RELAY_DATABASE_URLS,
     publisher,

@@ -13,8 +13,8 @@ interface Customer {
 export const customerDirectory = defineConsumer({
   name: 'customer-directory',
   handlers: [
-    on(CustomerCreated, { handle: (tx, { payload }) => upsertIfNewer(tx, payload) }),
-    on(CustomerUpdated, { handle: (tx, { payload }) => upsertIfNewer(tx, payload) }),
+    on(CustomerCreated, { replays: true, handle: (tx, { payload }) => upsertIfNewer(tx, payload) }),
+    on(CustomerUpdated, { replays: true, handle: (tx, { payload }) => upsertIfNewer(tx, payload) }),
   ],
 });
 

@@ -11,6 +11,7 @@ export const sales = defineConsumer({
   name: 'sales',
   handlers: [
     onBatch(OrderPlaced, {
+      replays: true,
       async handle(tx, messages) {
         const sums = new Map<string, { orders: number; quantity: number; amount: number }>();
         for (const { sku, quantity, unitPrice } of messages.flatMap(({ payload }) => payload.items)) {

@@ -46,6 +46,8 @@ export interface Consumer {
   readonly commandKeys: readonly string[];
   /** What it handles, in whichever version. */
   readonly types: readonly string[];
+  /** Of these, those of which it takes history. */
+  readonly replayedTypes: readonly string[];
   readonly retryDelaysMs: readonly number[];
   readonly deadlineMs: number;
   readonly batch: number;
@@ -116,7 +118,8 @@ export function defineConsumer({
     name,
     routingKeys: keysOn(({ exchange }) => exchange !== COMMANDS_EXCHANGE),
     commandKeys,
-    types: [...new Set(handlers.map(({ contract }) => contract.type))],
+    types: typesOf(handlers),
+    replayedTypes: typesOf(handlers.filter(({ replays }) => replays)),
     retryDelaysMs,
     deadlineMs,
     batch,
@@ -124,3 +127,7 @@ export function defineConsumer({
     handlingOf: (type, version) => handlings.get(`${type} v${version}`),
   };
 }
+
+const typesOf = (handlers: readonly Handling[]): string[] => [
+  ...new Set(handlers.map(({ contract }) => contract.type)),
+];

@@ -21,6 +21,8 @@ export interface Handling {
   readonly contract: Contract;
   /** Whether something runs before the transaction: such messages do not share one. */
   readonly prepares: boolean;
+  /** Whether it takes messages that are sent again from the log; those that it does not take are acknowledged without effect. */
+  readonly replays: boolean;
   /**
    * Reads the payload, and returns what prepares the work. The signal is aborted when the handler's deadline passes.
    *
@@ -28,6 +30,14 @@ export interface Handling {
    */
   read(received: Received): (signal: AbortSignal) => Promise<Work>;
   run(): Run;
+}
+
+interface Replaying {
+  /**
+   * `true` for a handler that may be given history (`oncebox replay`), each message still once: one that fills a read model. False, the
+   * default, for one whose effect is meant for the moment, such as an e-mail.
+   */
+  readonly replays?: boolean;
 }
 
 const incoming = <Payload>(contract: Contract<string, Payload>, received: Received): Incoming<Payload> => ({
@@ -52,7 +62,7 @@ const incoming = <Payload>(contract: Contract<string, Payload>, received: Receiv
  */
 export function on<Payload, Prepared>(
   contract: Contract<string, Payload>,
-  handler: {
+  handler: Replaying & {
     readonly payloadsFrom?: string;
     prepare(message: Incoming<Payload>, signal: AbortSignal): Promise<Prepared>;
     handle(tx: Transaction, message: Incoming<Payload>, prepared: Prepared): Promise<void>;
@@ -60,11 +70,14 @@ export function on<Payload, Prepared>(
 ): Handling;
 export function on<Payload>(
   contract: Contract<string, Payload>,
-  handler: { readonly payloadsFrom?: string; handle(tx: Transaction, message: Incoming<Payload>): Promise<void> },
+  handler: Replaying & {
+    readonly payloadsFrom?: string;
+    handle(tx: Transaction, message: Incoming<Payload>): Promise<void>;
+  },
 ): Handling;
 export function on<Payload>(
   contract: Contract<string, Payload>,
-  handler: {
+  handler: Replaying & {
     readonly payloadsFrom?: string;
     prepare?(message: Incoming<Payload>, signal: AbortSignal): Promise<unknown>;
     handle(tx: Transaction, message: Incoming<Payload>, prepared: unknown): Promise<void>;
@@ -78,6 +91,7 @@ export function on<Payload>(
   return {
     contract,
     prepares: handler.prepare !== undefined || fetchPayload !== undefined,
+    replays: handler.replays ?? false,
     read(received) {
       const claim = claimIn(contract, received);
       if (claim === undefined || fetchPayload === undefined) {
@@ -112,7 +126,7 @@ export function on<Payload>(
  */
 export function onBatch<Payload>(
   contract: Contract<string, Payload>,
-  handler: { handle(tx: Transaction, messages: readonly Incoming<Payload>[]): Promise<void> },
+  handler: Replaying & { handle(tx: Transaction, messages: readonly Incoming<Payload>[]): Promise<void> },
 ): Handling {
   if (mayBeClaimed(contract)) {
     throw new InboxError(
@@ -123,6 +137,7 @@ export function onBatch<Payload>(
   return {
     contract,
     prepares: false,
+    replays: handler.replays ?? false,
     read(received) {
       const messages = [incoming(contract, received)];
       return async () => (tx) => handler.handle(tx, messages);

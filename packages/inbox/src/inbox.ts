@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { Inbox } from '@oncebox/message';
+import type { Inbox, Received } from '@oncebox/message';
 import { isUnavailable, type Pool, transaction } from '@oncebox/mysql';
 import { handleAlone } from './alone.ts';
 import type { Consumer } from './consumer.ts';
@@ -18,7 +18,7 @@ const ROLLBACK = Symbol('rollback');
 /**
  * The inbox of a consumer: `process` records a message's id and does its handler's work in one READ COMMITTED transaction, so that a
  * message takes effect once. It says whether to acknowledge the message, to try again later, to give up, or to wait for the
- * database. Calls that come together may share a transaction; each has its answer when that is committed.
+ * database. History that its handlers do not take is acknowledged without effect. Calls that come together may share a transaction; each has its answer when that is committed.
  */
 export function createInbox(pool: Pool, consumer: Consumer): Inbox {
   const { name, routingKeys, commandKeys, retryDelaysMs, batch, ordered } = consumer;
@@ -39,7 +39,15 @@ export function createInbox(pool: Pool, consumer: Consumer): Inbox {
   }
   const isAway = (): Promise<boolean> => probe().then(() => false, isUnavailable);
 
+  /** Not recorded either: the message itself may still be in a queue, to have its effect when its turn comes. */
+  const isUnwanted = ({ type, version, replayed }: Received): boolean =>
+    replayed === true && consumer.handlingOf(type, version)?.replays === false;
+
   const alone = handleAlone(pool, consumer, isAway);
+  const handle =
+    batch === 1 && ordered === undefined
+      ? alone
+      : inLanes(batch, handleTogether(pool, consumer, alone, isAway), ordered !== undefined);
   return {
     name,
     routingKeys,
@@ -52,9 +60,6 @@ export function createInbox(pool: Pool, consumer: Consumer): Inbox {
     },
     deadLetters: ordered === undefined ? deadLetters(pool, name) : heldLetters(pool, name),
     ...(ordered === undefined ? {} : { ordered: { handleHeld: handleHeld(pool, consumer, ordered.whenDead, isAway) } }),
-    process:
-      batch === 1 && ordered === undefined
-        ? alone
-        : inLanes(batch, handleTogether(pool, consumer, alone, isAway), ordered !== undefined),
+    process: (received) => (isUnwanted(received) ? Promise.resolve({ kind: 'skipped' }) : handle(received)),
   };
 }

@@ -12,14 +12,20 @@ export interface Registration {
   readonly type: string;
   /** It is expected to handle the messages that were written from then on. */
   readonly since: string;
+  /** Whether it takes history of this type. */
+  readonly replays: boolean;
+  /** Whether it handles each key in order, and so has several queues. */
+  readonly ordered: boolean;
 }
 
 /** The consumers that workers have registered in this schema, a row for each type that they handle. */
 export async function readRegistrations(pool: Pool): Promise<Registration[]> {
-  const [rows] = await pool.query<(Registration & RowDataPacket)[]>(
-    `SELECT consumer, type, ${iso('since')} AS since FROM consumers ORDER BY consumer, type`,
+  const [rows] = await pool.query<(RowDataPacket & { consumer: string; type: string; since: string })[]>(
+    `SELECT consumer, type, ${iso('since')} AS since, replays, ordered FROM consumers ORDER BY consumer, type`,
   );
-  return rows;
+  return rows.map(({ consumer, type, since, replays, ordered }) => {
+    return { consumer, type, since, replays: replays === 1, ordered: ordered === 1 };
+  });
 }
 
 /**

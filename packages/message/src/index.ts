@@ -25,9 +25,11 @@ export {
   COMMANDS_EXCHANGE,
   deadQueue,
   EVENTS_EXCHANGE,
+  LOG,
   orderedQueues,
   PARTITION_HEADER,
   PARTITIONS,
+  REPLAY_HEADER,
   retryQueue,
 } from './names.ts';
 export { parsePayload } from './payload.ts';

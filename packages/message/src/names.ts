@@ -4,6 +4,12 @@ export const EVENTS_EXCHANGE = 'oncebox.events';
 /** The topic exchange of every command and of the answers to them: each key has one owner. */
 export const COMMANDS_EXCHANGE = 'oncebox.commands';
 
+/** The stream that keeps what was published, where a relay is told to keep it. */
+export const LOG = 'oncebox.log';
+
+/** The header that marks a message which was sent again from the log: it may be years old, and is not news. */
+export const REPLAY_HEADER = 'oncebox-replay';
+
 /** `250` → `250ms`, `5000` → `5s`, `120000` → `2m`: what a retry queue is called by. */
 function shortDelay(milliseconds: number): string {
   if (milliseconds % 60_000 === 0) return `${milliseconds / 60_000}m`;

@@ -1,7 +1,7 @@
 import type { Lineage } from './contract.ts';
 import { MessageError } from './errors.ts';
 import type { DeadMessage } from './inbox.ts';
-import { PARTITION_HEADER } from './names.ts';
+import { PARTITION_HEADER, REPLAY_HEADER } from './names.ts';
 
 /** A committed message on its way to the broker: what a row says, and nothing of the contract it came from. */
 export interface OutgoingMessage {
@@ -85,6 +85,8 @@ export interface Received {
   readonly occurredAt: Date | undefined;
   /** The key it was first published with, also after retries. */
   readonly routingKey: string;
+  /** Set for a message that was sent again from the log: history, and no news. */
+  readonly replayed?: true;
   /** What it takes to keep the message and to read it again; given to the inbox of an ordered consumer. */
   readonly original?: DeadMessage;
   /** How often it was delivered before and not settled; given to the inbox of an ordered consumer. */
@@ -147,15 +149,16 @@ export function fromWire({ content, properties, routingKey }: Delivery): Receive
     source: text(properties.appId),
     occurredAt: time === undefined || Number.isNaN(Date.parse(time)) ? undefined : new Date(time),
     routingKey,
+    ...(headers[REPLAY_HEADER] === undefined ? {} : { replayed: true }),
   };
 }
 
 /**
  * What one attempt at a message came to, as the inbox tells the broker's side:
- * `handled` and `duplicate` are acknowledged, and so is `held`, which an ordered consumer has in its own store, to be handled later; `retry` comes back later and counts; `dead` is given up at once;
+ * `handled` and `duplicate` are acknowledged, and so are `skipped`, history that its handler does not take, and `held`, which an ordered consumer has in its own store, to be handled later; `retry` comes back later and counts; `dead` is given up at once;
  * `unavailable` is an outage of what the handler stands on: nothing is counted, consumption pauses.
  */
 export type Verdict =
-  | { readonly kind: 'handled' | 'duplicate' }
+  | { readonly kind: 'handled' | 'duplicate' | 'skipped' }
   | { readonly kind: 'held'; readonly failure?: Error }
   | { readonly kind: 'retry' | 'dead' | 'unavailable'; readonly error: Error };

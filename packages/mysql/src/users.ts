@@ -18,7 +18,7 @@ const MESSAGING: Readonly<Record<string, Readonly<Record<Role, string>>>> = {
   outbox_waiting: { service: '', relay: 'SELECT, INSERT, UPDATE, DELETE' },
   processed_messages: { service: 'SELECT, INSERT, DELETE', relay: '' },
   dead_letters: { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' },
-  consumers: { service: 'SELECT, INSERT, DELETE', relay: '' },
+  consumers: { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' },
   held_messages: { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' },
   held_keys: { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' },
   claimed_payloads: { service: 'SELECT, INSERT, DELETE', relay: '' },

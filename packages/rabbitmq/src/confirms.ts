@@ -176,7 +176,8 @@ function blame({ exchange, body }: Sending, failure: (Error & { code?: unknown }
   const text = failure?.message ?? 'the connection to the broker was lost';
   // No such exchange, or no right to write there. Our own exchange is declared again with the next channel.
   const refusesExchange = failure?.code === 404 || failure?.code === 403;
-  if (refusesExchange && exchange !== EVENTS_EXCHANGE && text.includes(`exchange '${exchange}'`)) {
+  const name = exchange === '' ? 'amq.default' : exchange;
+  if (refusesExchange && exchange !== EVENTS_EXCHANGE && text.includes(`exchange '${name}'`)) {
     return { kind: 'returned', reason: text };
   }
   if (failure?.code === 406 && text.includes(`message size ${body.length} is larger`)) {

@@ -21,7 +21,13 @@ const NOTES: ReadonlySet<string> = new Set(Object.values(NOTE));
  * Headers that are not the sender's words but the broker's notes on one copy's way, and `CC`, which would send our copy to
  * other queues as well. RabbitMQ drops CC when it dead-letters, for the same reason.
  */
-const NOT_COPIED: ReadonlySet<string> = new Set(['x-death', 'x-delivery-count', 'x-acquired-count', 'CC']);
+const NOT_COPIED: ReadonlySet<string> = new Set([
+  'x-death',
+  'x-delivery-count',
+  'x-acquired-count',
+  'x-stream-offset',
+  'CC',
+]);
 const isCopied = ([name]: [string, unknown]): boolean => !NOT_COPIED.has(name) && !/^x-(first|last)-death-/.test(name);
 const isOriginal = (entry: [string, unknown]): boolean => isCopied(entry) && !NOTES.has(entry[0]);
 
@@ -74,6 +80,13 @@ export function copyTo(
     [NOTE.copy]: randomUUID(),
   });
 }
+
+/** The same message for another queue, with its notes and these headers. */
+export const copyOf = (queue: string, { content, properties }: ConsumeMessage, headers: object): Sending =>
+  toQueue(queue, content, properties, {
+    ...Object.fromEntries(Object.entries(properties.headers ?? {}).filter(isCopied)),
+    ...headers,
+  });
 
 /** A message by the default exchange, which has each queue bound for its own name. */
 export const toQueue = (

@@ -1,9 +1,11 @@
 /** Stable codes of this package; each has a line in docs/errors.md. */
 export type BrokerErrorCode =
   | 'ONCEBOX_INVALID_BROKER_URL'
+  | 'ONCEBOX_BROKER_AWAY'
   | 'ONCEBOX_BROKER_CLOSED'
   | 'ONCEBOX_BROKER_LOST'
   | 'ONCEBOX_NOT_REPLAYED'
+  | 'ONCEBOX_NO_LOG'
   | 'ONCEBOX_NO_RESPONDER'
   | 'ONCEBOX_REQUEST_FAILED'
   | 'ONCEBOX_REQUEST_TIMED_OUT'

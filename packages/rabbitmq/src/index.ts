@@ -2,8 +2,10 @@ export { type Broker, connectBroker } from './broker.ts';
 export type { Outcome } from './confirms.ts';
 export { type Consumer, type ConsumerOptions, startConsumer } from './consumer.ts';
 export { BrokerError, type BrokerErrorCode } from './errors.ts';
+export { type History, type HistoryOptions, openHistory } from './history.ts';
+export type { Kept } from './log-reader.ts';
 export type { Logger } from './logger.ts';
-export { createPublisher, type Publisher } from './publisher.ts';
+export { createPublisher, type Publisher, type PublisherOptions } from './publisher.ts';
 export {
   type Answered,
   createRequester,
@@ -15,3 +17,4 @@ export {
 export { type Responder, type ResponderOptions, startResponder } from './responder.ts';
 export type { ConsumerSignals } from './signals.ts';
 export type { ConnectionState } from './supervisor.ts';
+export type { LogRetention } from './topology.ts';

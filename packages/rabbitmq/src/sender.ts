@@ -1,3 +1,4 @@
+import type { ChannelModel } from 'amqplib';
 import { type ConfirmingChannel, type Outcome, openConfirmingChannel, type Sending } from './confirms.ts';
 import type { Logger } from './logger.ts';
 import { persist } from './persist.ts';
@@ -21,9 +22,11 @@ export interface Sender {
   close(): Promise<void>;
 }
 
+/** @param prepare declares on each new connection what messages are sent to, beside the exchanges. */
 export function createSender(
   supervisor: Supervisor,
   { logger, confirmTimeoutMs = 10_000, window = 1_000 }: SenderOptions,
+  prepare: (connection: ChannelModel) => Promise<void> = async () => undefined,
 ): Sender {
   const stop = new AbortController();
   let channel: ConfirmingChannel | undefined;
@@ -34,6 +37,7 @@ export function createSender(
   };
   const live = async (): Promise<void> => {
     const connection = await supervisor.connected();
+    await prepare(connection);
     channel = await openConfirmingChannel(connection, { window, confirmTimeoutMs, onTimeout });
     const failure = await channel.ended;
     channel = undefined;

@@ -2,6 +2,7 @@ import {
   COMMANDS_EXCHANGE,
   deadQueue,
   EVENTS_EXCHANGE,
+  LOG,
   orderedQueues,
   PARTITION_HEADER,
   PARTITIONS,
@@ -109,6 +110,27 @@ const MAX_PRIORITY = 5;
  */
 export const declareRequestQueue = (channel: Channel, queue: string): Promise<void> =>
   declareQueue(channel, queue, { 'x-queue-type': 'classic', 'x-max-priority': MAX_PRIORITY });
+
+/** How much history the log keeps; whichever limit is reached first. A broker forgets whole segments, and never the one that it writes to. */
+export interface LogRetention {
+  readonly maxAgeHours: number;
+  readonly maxBytes: number;
+  readonly segmentBytes: number;
+}
+
+/**
+ * A stream: it keeps what its readers have read. Bound to nothing, or every message of the exchange would count as routed, and one that
+ * no consumer is bound for would no longer wait.
+ *
+ * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH
+ */
+export const declareLog = (channel: Channel, { maxAgeHours, maxBytes, segmentBytes }: LogRetention): Promise<void> =>
+  declareQueue(channel, LOG, {
+    'x-queue-type': 'stream',
+    'x-max-age': `${maxAgeHours}h`,
+    'x-max-length-bytes': maxBytes,
+    'x-stream-max-segment-size-bytes': segmentBytes,
+  });
 
 /** At-least-once takes both arguments; with either alone the broker drops what it fails to move. */
 const deadLettersTo = (queue: string): Record<string, string> => ({

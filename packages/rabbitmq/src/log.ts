@@ -1,0 +1,33 @@
+import { classOf, LOG } from '@oncebox/message';
+import type { ChannelModel } from 'amqplib';
+import { openChannel } from './channel.ts';
+import type { Sending } from './confirms.ts';
+import { NOTE } from './copies.ts';
+import type { Logger } from './logger.ts';
+import { declareLog, type LogRetention } from './topology.ts';
+
+/**
+ * Declares the log, if it can. A failure is no reason to publish nothing: if the log is there all the same, with other settings or made
+ * by somebody else, it serves; if it is not, what would be kept in it is held, and says so.
+ */
+export async function ensureLog(connection: ChannelModel, retention: LogRetention, logger: Logger): Promise<void> {
+  try {
+    const { channel, close } = await openChannel(connection);
+    try {
+      await declareLog(channel, retention);
+    } finally {
+      await close();
+    }
+  } catch (error) {
+    const known = error instanceof Error ? error : new Error(String(error));
+    logger.error({ error: classOf(known) }, `the log ${LOG} could not be declared: ${known.message}`);
+  }
+}
+
+/** What is kept of a message that was published: the same, and the key that it was published with. */
+export const keptAs = ({ routingKey, body, options }: Sending): Sending => ({
+  exchange: '',
+  routingKey: LOG,
+  body,
+  options: { ...options, mandatory: true, headers: { ...options.headers, [NOTE.routingKey]: routingKey } },
+});
