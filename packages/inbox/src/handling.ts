@@ -1,5 +1,6 @@
 import { type Contract, parsePayload, type Received } from '@oncebox/message';
 import type { Transaction } from '@oncebox/mysql';
+import { inContextOf } from './contexts.ts';
 
 /** A received message whose payload has passed its contract. */
 export type Incoming<Payload> = Omit<Received, 'payload'> & { readonly payload: Payload };
@@ -67,16 +68,19 @@ export function on<Payload>(
     read(received) {
       const message = incoming(contract, received);
       return async (signal) => {
-        const prepared = await handler.prepare?.(message, signal);
-        return (tx) => handler.handle(tx, message, prepared);
+        const prepared = await inContextOf(received, async () => handler.prepare?.(message, signal));
+        return (tx) => inContextOf(received, () => handler.handle(tx, message, prepared));
       };
     },
     run() {
-      const messages: Incoming<Payload>[] = [];
+      const works: Work[] = [];
       return {
-        add: (received) => void messages.push(incoming(contract, received)),
+        add(received) {
+          const message = incoming(contract, received);
+          works.push((tx) => inContextOf(received, () => handler.handle(tx, message, undefined)));
+        },
         async work(tx) {
-          for (const message of messages) await handler.handle(tx, message, undefined);
+          for (const work of works) await work(tx);
         },
       };
     },
@@ -88,7 +92,7 @@ export function on<Payload>(
  *
  * `handle` gets one message or more, in the order of their arrival, on the transaction that also records their ids. When it throws,
  * everything is rolled back and each message is given to it alone, so that the one at fault is found and the others take effect. For
- * the rest as `on`.
+ * the rest as `on`, but that no one message's span is active: what it emits belongs to the message that it is `causedBy`.
  */
 export function onBatch<Payload>(
   contract: Contract<string, Payload>,

@@ -1,4 +1,4 @@
-import { type Message, MessageError, toOutboxRow } from '@oncebox/message';
+import { inActiveTrace, type Message, MessageError, toOutboxRow } from '@oncebox/message';
 import { assertTransaction, type Transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 
@@ -15,13 +15,15 @@ const ROW_OVERHEAD_BYTES = 16 * 1024;
  * Messages of one aggregate go out in the order of their rows. That is the order of their commits as long as the writer holds
  * its aggregate's row lock when it adds: insert or update the aggregate first, then add.
  *
+ * With tracing on, the message belongs to the span that is active here, whatever `traceparent` its lineage brings.
+ *
  * @throws DatabaseError ONCEBOX_NOT_A_TRANSACTION for a pool or a connection: the row would not be atomic with the change.
  * @throws MessageError ONCEBOX_INVALID_PAYLOAD when its contract rejects the payload, ONCEBOX_MESSAGE_TOO_LARGE when the
  *   database or the broker would. Both before anything is written: a message that cannot be sent must never commit.
  */
 export async function add(tx: Transaction, message: Message): Promise<void> {
   assertTransaction(tx);
-  const row = toOutboxRow(message);
+  const row = toOutboxRow(inActiveTrace(message));
   await refuseOversize(tx, row.type, Buffer.byteLength(row.payload));
   await tx.execute(
     `INSERT INTO outbox

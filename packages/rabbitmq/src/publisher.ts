@@ -1,4 +1,4 @@
-import { type OutgoingMessage, toWire } from '@oncebox/message';
+import { inPublishSpan, type OutgoingMessage, toWire } from '@oncebox/message';
 import type { Outcome } from './confirms.ts';
 import { createSender, type SenderOptions } from './sender.ts';
 import { type ConnectionState, type SupervisorOptions, superviseConnection } from './supervisor.ts';
@@ -22,15 +22,16 @@ export interface Publisher {
 export function createPublisher(options: SupervisorOptions & SenderOptions): Publisher {
   const supervisor = superviseConnection(options);
   const sender = createSender(supervisor, options);
+  const send = (message: OutgoingMessage): Promise<Outcome> => {
+    const { exchange, routingKey, mandatory } = message;
+    const { body, properties } = toWire(message);
+    return sender.send({ exchange, routingKey, body, options: { ...properties, mandatory } });
+  };
   return {
     get ready() {
       return sender.ready;
     },
-    publish(message) {
-      const { exchange, routingKey, mandatory } = message;
-      const { body, properties } = toWire(message);
-      return sender.send({ exchange, routingKey, body, options: { ...properties, mandatory } });
-    },
+    publish: (message) => inPublishSpan(message, send),
     state: () => supervisor.state(),
     async close() {
       await sender.close();

@@ -1,4 +1,11 @@
-import { fromWire, type HeldOutcome, type Received } from '@oncebox/message';
+import {
+  fromWire,
+  type HeldOutcome,
+  inActiveTrace,
+  inHandleSpan,
+  type Received,
+  recordVerdict,
+} from '@oncebox/message';
 import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import { COMMIT_MS } from '../alone.ts';
 import type { Consumer, WhenDead } from '../consumer.ts';
@@ -52,12 +59,22 @@ export function handleHeld(
   const { name, deadlineMs, retryDelaysMs } = consumer;
   const begun = new Set<string>();
 
-  async function attempt(tx: Transaction, head: Head, received: Received) {
-    const { runs, verdicts } = readBatch(consumer, [received], { joins: false });
-    const [run] = runs;
-    if (run !== undefined) return await handleInSavepoint(tx, name, head.id, run.work);
-    return verdicts[0] ?? failed(undefined);
-  }
+  const attempt = (tx: Transaction, { due, head, received }: Hand) =>
+    inHandleSpan(
+      () => {
+        const { correlationId } = received.lineage;
+        const attempt = due.attempts + 1;
+        return { ...received, correlationId, consumer: name, exchange: '', attempt, carrier: received.lineage };
+      },
+      async () => {
+        const { runs, verdicts } = readBatch(consumer, [inActiveTrace(received)], { joins: false });
+        const [run] = runs;
+        const read = verdicts[0] ?? failed(undefined);
+        const verdict = run === undefined ? read : await handleInSavepoint(tx, name, head.id, run.work);
+        recordVerdict(verdict);
+        return verdict;
+      },
+    );
 
   async function fail(tx: Transaction, { due, head, received }: Hand, failure: Failure): Promise<HeldOutcome> {
     const { key, firstFailedAt } = due;
@@ -93,7 +110,7 @@ export function handleHeld(
       const received = receivedOf(head);
       hand = { due, head, received };
       if (due.begun > CRASHES) return await fail(tx, hand, crashed(name));
-      const verdict = await allowance.spend(() => attempt(tx, head, received));
+      const verdict = await allowance.spend(() => attempt(tx, { due, head, received }));
       if ('error' in verdict) return await fail(tx, hand, verdict);
       await dropHead(tx, name, key, head.seq);
       if (verdict.kind === 'handled') signal('oncebox:inbox:handled', { consumer: name, messageId: head.id });
