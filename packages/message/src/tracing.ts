@@ -1,6 +1,6 @@
 import { context, propagation, ROOT_CONTEXT, type Span, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
 import type { Lineage } from './contract.ts';
-import { nameOf } from './failure.ts';
+import { classOf } from './failure.ts';
 import type { OutgoingMessage, Verdict } from './wire.ts';
 
 // The spans of a message's way, with the attributes of OpenTelemetry's conventions for messaging and RabbitMQ: by the API alone,
@@ -96,7 +96,7 @@ export function inHandleSpan<Result>(describe: () => Handled, handle: () => Prom
     try {
       return await handle();
     } catch (error) {
-      fail(span, error instanceof Error ? nameOf(error) : typeof error);
+      fail(span, error instanceof Error ? classOf(error) : typeof error);
       throw error;
     } finally {
       span.end();
@@ -110,7 +110,7 @@ export function recordVerdict(verdict: Verdict): void {
   if (span === undefined) return;
   span.setAttribute('oncebox.verdict', verdict.kind);
   const error = verdict.kind === 'held' ? verdict.failure : 'error' in verdict ? verdict.error : undefined;
-  if (error !== undefined) fail(span, nameOf(error));
+  if (error !== undefined) fail(span, classOf(error));
 }
 
 /** By its class alone, and not with `recordException`, which takes the message and the stack along. */
