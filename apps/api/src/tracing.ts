@@ -1,4 +1,4 @@
-import { isTracing, classOf } from '@oncebox/message';
+import { classOf, isTracing } from '@oncebox/message';
 import { context, propagation, ROOT_CONTEXT, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
 import type { RequestHandler } from 'express';
 import { failureOf, routeOf } from './request-log.ts';

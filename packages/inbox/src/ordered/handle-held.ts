@@ -83,7 +83,8 @@ export function handleHeld(
     const dead = schedule.deadLetter !== undefined;
     if (dead && whenDead === 'continue') await dropHead(tx, name, key, head.seq);
     else await reschedule(tx, name, key, schedule);
-    return { messageId: head.id, failure: failure.error, attempts, dead };
+    const { correlationId } = received.lineage;
+    return { messageId: head.id, correlationId, failure: failure.error, attempts, dead };
   }
 
   /** Counted before anything can go wrong, and once for each process: one that meets an outage and tries again has not crashed. */
@@ -114,7 +115,8 @@ export function handleHeld(
       if ('error' in verdict) return await fail(tx, hand, verdict);
       await dropHead(tx, name, key, head.seq);
       if (verdict.kind === 'handled') signal('oncebox:inbox:handled', { consumer: name, messageId: head.id });
-      return { messageId: head.id, attempts: due.attempts + 1, dead: false };
+      const { correlationId } = received.lineage;
+      return { messageId: head.id, correlationId, attempts: due.attempts + 1, dead: false };
     };
 
     const inASecondOne = async (error: unknown): Promise<HeldOutcome | undefined> => {
