@@ -1,12 +1,19 @@
 import { createServer } from 'node:http';
 import { CustomerCreated } from '@oncebox/contracts';
 import { createInbox, defineConsumer, on, onBatch } from '@oncebox/inbox';
-import { causedBy, defineMessage } from '@oncebox/message';
+import { causedBy, defineMessage, defineRequest } from '@oncebox/message';
 import { createPool, type Pool, transaction } from '@oncebox/mysql';
 import { createRelay, outbox } from '@oncebox/outbox';
-import { type Broker, connectBroker, createPublisher, startConsumer } from '@oncebox/rabbitmq';
+import {
+  type Broker,
+  connectBroker,
+  createPublisher,
+  createRequester,
+  startConsumer,
+  startResponder,
+} from '@oncebox/rabbitmq';
 import { createLogger, type Listening, listen } from '@oncebox/service';
-import { SpanKind } from '@opentelemetry/api';
+import { SpanKind, trace } from '@opentelemetry/api';
 import type { RowDataPacket } from 'mysql2/promise';
 import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest';
 import { z } from 'zod';
@@ -234,3 +241,37 @@ test.each([
     expect(JSON.stringify(told)).not.toContain('canary');
   },
 );
+
+test('a question is answered in a span of whoever asks, which knows its failure by the class alone', async () => {
+  const contract = defineRequest({ type: 'Ask', owner: 'oracle', question: z.object({}), answer: z.object({}) });
+  const answer = async () => {
+    throw new RangeError('canary');
+  };
+  const responder = startResponder({ broker, contract, answer, logger: quiet });
+  consuming.push(responder);
+  await expect.poll(() => responder.consuming, PATIENCE).toBe(true);
+  const requester = createRequester({ urls: [vhost.amqpUrl], name: 'asking', logger: quiet });
+  stops.push(() => requester.close());
+  const ask = () =>
+    trace.getTracer('test').startActiveSpan('asks', async (span) => {
+      const asked = requester.request(contract, {}, { timeoutMs: 5_000, lineage: { correlationId: 'c-2' } });
+      const code = await asked.catch((error: unknown) => error instanceof Error && Reflect.get(error, 'code'));
+      span.end();
+      return code === 'ONCEBOX_REQUEST_FAILED' ? span.spanContext().spanId : undefined;
+    });
+  // It is refused until the requester is connected.
+  let asker: string | undefined;
+  await expect
+    .poll(async () => {
+      asker = await ask();
+      return asker;
+    }, PATIENCE)
+    .toBeDefined();
+  const answered = () => spans().filter(({ kind }) => kind === SpanKind.CONSUMER);
+  await expect.poll(() => answered().map((span) => span.parentSpanContext?.spanId), PATIENCE).toEqual([asker]);
+  expect(answered()[0]?.attributes).toMatchObject({
+    'messaging.destination.name': 'oracle.Ask',
+    'messaging.message.conversation_id': 'c-2',
+    'error.type': 'RangeError',
+  });
+});

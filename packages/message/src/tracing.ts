@@ -96,7 +96,7 @@ export function inHandleSpan<Result>(describe: () => Handled, handle: () => Prom
     try {
       return await handle();
     } catch (error) {
-      fail(span, error instanceof Error ? classOf(error) : typeof error);
+      recordFailure(error);
       throw error;
     } finally {
       span.end();
@@ -106,11 +106,15 @@ export function inHandleSpan<Result>(describe: () => Handled, handle: () => Prom
 
 /** Says on the active span what came of its message. */
 export function recordVerdict(verdict: Verdict): void {
-  const span = trace.getActiveSpan();
-  if (span === undefined) return;
-  span.setAttribute('oncebox.verdict', verdict.kind);
+  trace.getActiveSpan()?.setAttribute('oncebox.verdict', verdict.kind);
   const error = verdict.kind === 'held' ? verdict.failure : 'error' in verdict ? verdict.error : undefined;
-  if (error !== undefined) fail(span, classOf(error));
+  if (error !== undefined) recordFailure(error);
+}
+
+/** The same of work that has no verdict. */
+export function recordFailure(error: unknown): void {
+  const span = trace.getActiveSpan();
+  if (span !== undefined) fail(span, error instanceof Error ? classOf(error) : typeof error);
 }
 
 /** By its class alone, and not with `recordException`, which takes the message and the stack along. */
@@ -129,4 +133,5 @@ const attributesOf = (id: unknown, routingKey: string, correlationId: unknown) =
 });
 
 /** As the convention has it for RabbitMQ: what there is of exchange, routing key and queue. */
-const destinationOf = (...parts: readonly string[]): string => parts.filter((part) => part !== '').join(':');
+const destinationOf = (...parts: readonly string[]): string =>
+  [...new Set(parts)].filter((part) => part !== '').join(':');

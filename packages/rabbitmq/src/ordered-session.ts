@@ -57,7 +57,7 @@ export async function openOrderedSession(
     if (finishing !== undefined) return; // it goes back with the channel
     const work = inHandleSpan(handledBy(name, message), () => settle(message)).catch((error) => {
       logger.error(
-        { consumer: name, error: classOf(error) },
+        { consumer: name, ...idsOf(message), error: classOf(error) },
         'a message could not be settled; it goes back to its queue',
       );
       void finish();

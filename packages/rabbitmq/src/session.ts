@@ -86,7 +86,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     }
     const work = inHandleSpan(handledBy(name, message), () => settle(message)).catch((error) => {
       logger.error(
-        { consumer: name, error: classOf(error) },
+        { consumer: name, ...idsOf(message), error: classOf(error) },
         'a message could not be settled; it goes back to the queue',
       );
       void finish();

@@ -64,11 +64,14 @@ export function exportSpans(): void {
   propagation.setGlobalPropagator(new W3CTraceContextPropagator());
   trace.setGlobalTracerProvider(provider);
 
-  const flush = provider.shutdown.bind(provider);
   stopLast({
     name: 'export of spans',
     // A collector that is away is no reason to call a clean stop a failure.
-    stop: () => Promise.race([flush().catch((error: unknown) => warn(String(error))), delay(LAST_EXPORT_MS)]),
+    stop: () =>
+      Promise.race([
+        provider.shutdown().catch((error: unknown) => warn(String(error))),
+        delay(LAST_EXPORT_MS).then(() => warn(`the collector has not answered within ${LAST_EXPORT_MS} ms`)),
+      ]),
   });
 }
 
