@@ -14,7 +14,7 @@ import {
 } from '@oncebox/rabbitmq';
 import { createLogger, type Listening, listen } from '@oncebox/service';
 import { SpanKind, trace } from '@opentelemetry/api';
-import type { RowDataPacket } from 'mysql2/promise';
+import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import { afterAll, afterEach, beforeAll, expect, inject, test } from 'vitest';
 import { z } from 'zod';
 import { createApp } from '../../apps/api/src/app.ts';
@@ -85,7 +85,7 @@ afterAll(async () => {
 
 async function consume(...given: Parameters<typeof defineConsumer>): Promise<void> {
   const inbox = createInbox(fulfilment, defineConsumer(...given));
-  const consumer = startConsumer({ broker, inbox, logger: quiet });
+  const consumer = startConsumer({ broker, inbox, logger: quiet, replayPollMs: 50 });
   consuming.push(consumer);
   await expect.poll(() => consumer.consuming, PATIENCE).toBe(true);
 }
@@ -218,24 +218,33 @@ test.each([
   { kind: 'unordered', ordered: false },
   { kind: 'ordered', ordered: true },
 ])(
-  'a retry of an $kind consumer has the parent of the first attempt and its number; an error is its class',
+  'a retry and a replay of an $kind consumer have the parent of the first attempt; an error is its class',
   async ({ kind, ordered }) => {
     const attempts = () => spans().filter(({ kind }) => kind === SpanKind.CONSUMER);
     const handling = on(Greeted, {
       async handle() {
-        if (attempts().length < 2) throw new RangeError('canary');
+        if (attempts().length < 3) throw new RangeError('canary');
       },
     });
     await consume({ name: kind, ordered, retryDelaysMs: [50, 50], handlers: [handling] });
     await transaction(fulfilment, (tx) => outbox.add(tx, Greeted.message({ id: kind }, { traceparent: TRACEPARENT })));
-    await expect.poll(() => attempts().length, PATIENCE).toBe(3);
+    const replay = async () => {
+      const [{ affectedRows }] = await fulfilment.query<ResultSetHeader>(
+        "UPDATE dead_letters SET state = 'replay' WHERE consumer = ? AND state = 'dead'",
+        [kind],
+      );
+      return affectedRows;
+    };
+    await expect.poll(replay, PATIENCE).toBe(1);
+    await expect.poll(() => attempts().length, PATIENCE).toBe(4);
     const publish = spanOf(SpanKind.PRODUCER, 'greeting.greeted');
     expect(publish.parentSpanContext?.spanId).toBe(CALLER.span);
-    expect(attempts().map((span) => span.parentSpanContext?.spanId)).toEqual(Array(3).fill(idOf(publish)));
+    expect(attempts().map((span) => span.parentSpanContext?.spanId)).toEqual(Array(4).fill(idOf(publish)));
     expect(attempts().map(({ attributes }) => [attributes['oncebox.attempt'], attributes['error.type']])).toEqual([
       [1, 'RangeError'],
       [2, 'RangeError'],
-      [3, undefined],
+      [3, 'RangeError'],
+      [1, undefined],
     ]);
     const told = attempts().map(({ attributes, events, status }) => ({ attributes, events, status }));
     expect(JSON.stringify(told)).not.toContain('canary');

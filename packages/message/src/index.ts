@@ -25,7 +25,7 @@ export { parsePayload } from './payload.ts';
 export { defineRequest, type RequestContract, type RequestDefinition } from './request.ts';
 export { decodeLineage, type NewOutboxRow, toOutboxRow } from './row.ts';
 export {
-  type Handled,
+  type HandledMessage,
   inActiveTrace,
   inHandleSpan,
   inPublishSpan,

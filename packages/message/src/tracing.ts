@@ -56,7 +56,7 @@ export function inPublishSpan<Result extends { readonly kind: string }>(
 }
 
 /** A message that is about to be handled, as far as its span tells of it. */
-export interface Handled {
+export interface HandledMessage {
   readonly consumer: string;
   readonly id: unknown;
   readonly type: unknown;
@@ -76,7 +76,7 @@ export interface Handled {
  *
  * @param describe called only while there is tracing.
  */
-export function inHandleSpan<Result>(describe: () => Handled, handle: () => Promise<Result>): Promise<Result> {
+export function inHandleSpan<Result>(describe: () => HandledMessage, handle: () => Promise<Result>): Promise<Result> {
   if (!isTracing()) return handle();
   const { consumer, exchange, routingKey, attempt, carrier, ...message } = describe();
   const destination = destinationOf(exchange, routingKey, consumer);

@@ -100,13 +100,13 @@ export function createRequester({ maxPending = 1_000, ...options }: RequesterOpt
       return pending.size;
     },
     counts: pending.counts,
-    async request(contract, question, { timeoutMs, priority = 0, ...given }) {
+    async request(contract, question, { timeoutMs, priority = 0, lineage = {} }) {
       if (stop.signal.aborted) throw closed();
       if (channel === undefined || supervisor.state() !== 'connected') {
         throw new BrokerError('ONCEBOX_BROKER_LOST', 'The broker is away, or takes no messages; ask again later');
       }
       const body = Buffer.from(JSON.stringify(contract.question.parse(question)));
-      const { correlationId, traceparent } = inActiveTrace({ lineage: given.lineage ?? {} }).lineage;
+      const { correlationId, traceparent } = inActiveTrace({ lineage }).lineage;
       const id = randomUUID();
       const reply = pending.add(id, timeoutMs);
       try {

@@ -93,12 +93,11 @@ export function startResponder<Question, Answer>({
   };
 
   const inSpan = (message: ConsumeMessage): Promise<void> => {
-    const { type } = contract;
     const { messageId: id, headers: carrier = {} } = message.properties;
-    const asked = { id, type, correlationId: carrier[CORRELATION_HEADER], carrier };
+    const correlationId: unknown = carrier[CORRELATION_HEADER];
     const at = { consumer: queue, exchange: '', routingKey: queue, attempt: 1 };
     return inHandleSpan(
-      () => ({ ...asked, ...at }),
+      () => ({ id, type: contract.type, correlationId, carrier, ...at }),
       () => respond(message),
     );
   };

@@ -3,7 +3,7 @@ import {
   classOf,
   deadQueue,
   fromWire,
-  type Handled,
+  type HandledMessage,
   type Inbox,
   inActiveTrace,
   inHandleSpan,
@@ -211,7 +211,7 @@ export const idsOf = ({ properties: { messageId, type, correlationId } }: Consum
 });
 
 /** What the span of its handling tells of a message. */
-export const handledBy = (consumer: string, message: ConsumeMessage) => (): Handled => {
+export const handledBy = (consumer: string, message: ConsumeMessage) => (): HandledMessage => {
   const { messageId: id, type, correlationId, headers = {} } = message.properties;
   const routingKey = originalRoutingKey(message);
   const attempt = failedAttempts(message) + 1;

@@ -9,7 +9,7 @@ import {
 import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import { COMMIT_MS } from '../alone.ts';
 import type { Consumer, WhenDead } from '../consumer.ts';
-import { allow } from '../deadline.ts';
+import { type Allowance, allow } from '../deadline.ts';
 import { InboxError } from '../errors.ts';
 import { readBatch } from '../reading.ts';
 import { concernsAll, handleInSavepoint } from '../savepoints.ts';
@@ -59,7 +59,7 @@ export function handleHeld(
   const { name, deadlineMs, retryDelaysMs } = consumer;
   const begun = new Set<string>();
 
-  const attempt = (tx: Transaction, { due, head, received }: Hand) =>
+  const attempt = (tx: Transaction, { due, received }: Hand, allowance: Allowance) =>
     inHandleSpan(
       () => {
         const { correlationId } = received.lineage;
@@ -69,8 +69,10 @@ export function handleHeld(
       async () => {
         const { runs, verdicts } = readBatch(consumer, [inActiveTrace(received)], { joins: false });
         const [run] = runs;
-        const read = verdicts[0] ?? failed(undefined);
-        const verdict = run === undefined ? read : await handleInSavepoint(tx, name, head.id, run.work);
+        const verdict =
+          run === undefined
+            ? (verdicts[0] ?? failed(undefined))
+            : await allowance.spend(() => handleInSavepoint(tx, name, received.id, run.work));
         recordVerdict(verdict);
         return verdict;
       },
@@ -111,7 +113,7 @@ export function handleHeld(
       const received = receivedOf(head);
       hand = { due, head, received };
       if (due.begun > CRASHES) return await fail(tx, hand, crashed(name));
-      const verdict = await allowance.spend(() => attempt(tx, { due, head, received }));
+      const verdict = await attempt(tx, hand, allowance);
       if ('error' in verdict) return await fail(tx, hand, verdict);
       await dropHead(tx, name, key, head.seq);
       if (verdict.kind === 'handled') signal('oncebox:inbox:handled', { consumer: name, messageId: head.id });
