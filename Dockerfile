@@ -35,32 +35,32 @@ FROM runtime AS api
 COPY --from=api-modules /app ./
 COPY packages packages
 COPY apps/api apps/api
-RUN node --conditions=oncebox-source apps/api/src/main.ts 2>&1 | grep -q 'Invalid configuration'
+RUN node --conditions=oncebox-source --import @oncebox/service/tracing apps/api/src/main.ts 2>&1 | grep -q 'Invalid configuration'
 EXPOSE 3000 3100
 HEALTHCHECK --interval=3s --timeout=3s --start-period=30s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.API_OPS_PORT ?? 3100}/readyz`).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
-CMD ["node", "--conditions=oncebox-source", "apps/api/src/main.ts"]
+CMD ["node", "--conditions=oncebox-source", "--import", "@oncebox/service/tracing", "apps/api/src/main.ts"]
 
 FROM runtime AS relay
 COPY --from=relay-modules /app ./
 COPY packages packages
 COPY apps/relay apps/relay
-RUN node --conditions=oncebox-source apps/relay/src/main.ts 2>&1 | grep -q 'Invalid configuration'
+RUN node --conditions=oncebox-source --import @oncebox/service/tracing apps/relay/src/main.ts 2>&1 | grep -q 'Invalid configuration'
 EXPOSE 3101
 HEALTHCHECK --interval=3s --timeout=3s --start-period=30s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.RELAY_OPS_PORT ?? 3101}/readyz`).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
 # The limits make the collector tidy up early: 130 MB of memory in a drain instead of 300 (docs/decisions/0006-relay-drain.md).
-CMD ["node", "--max-semi-space-size=8", "--max-old-space-size=512", "--conditions=oncebox-source", "apps/relay/src/main.ts"]
+CMD ["node", "--max-semi-space-size=8", "--max-old-space-size=512", "--conditions=oncebox-source", "--import", "@oncebox/service/tracing", "apps/relay/src/main.ts"]
 
 FROM runtime AS worker
 COPY --from=worker-modules /app ./
 COPY packages packages
 COPY apps/worker apps/worker
-RUN node --conditions=oncebox-source apps/worker/src/main.ts 2>&1 | grep -q 'Invalid configuration'
+RUN node --conditions=oncebox-source --import @oncebox/service/tracing apps/worker/src/main.ts 2>&1 | grep -q 'Invalid configuration'
 EXPOSE 3102
 HEALTHCHECK --interval=3s --timeout=3s --start-period=30s --retries=3 \
   CMD ["node", "-e", "fetch(`http://127.0.0.1:${process.env.WORKER_OPS_PORT ?? 3102}/readyz`).then((r) => process.exit(r.ok ? 0 : 1), () => process.exit(1))"]
-CMD ["node", "--conditions=oncebox-source", "apps/worker/src/main.ts"]
+CMD ["node", "--conditions=oncebox-source", "--import", "@oncebox/service/tracing", "apps/worker/src/main.ts"]
 
 # One-shot: brings the schemas and their users up to date and ends.
 FROM runtime AS migrate

@@ -43,7 +43,8 @@ export function launch(
   { profileInto, onLine = () => undefined }: LaunchOptions = {},
 ): Launched {
   const profiling = profileInto === undefined ? [] : ['--cpu-prof', `--cpu-prof-dir=${profileInto}`];
-  const child = spawn(process.execPath, [CONDITIONS, ...profiling, join(ROOT, main)], {
+  const flags = [CONDITIONS, '--import', '@oncebox/service/tracing', ...profiling];
+  const child = spawn(process.execPath, [...flags, join(ROOT, main)], {
     cwd: import.meta.dirname,
     env: { NODE_COMPILE_CACHE, ...environment },
     stdio: ['ignore', 'pipe', 'inherit'],

@@ -18,7 +18,8 @@ const stopping = new AbortController();
 const say = (name: string, line: string): void => console.log(`${name.padEnd(6)} | ${line}`);
 
 function start({ name }: { readonly name: string }): void {
-  const child = spawn(process.execPath, ['--conditions=oncebox-source', `apps/${name}/src/main.ts`], {
+  const flags = ['--conditions=oncebox-source', '--import', '@oncebox/service/tracing'];
+  const child = spawn(process.execPath, [...flags, `apps/${name}/src/main.ts`], {
     cwd: ROOT,
     env: { ...process.env, LOG_FORMAT: 'pretty', LOG_PAYLOADS: 'true' },
     stdio: ['ignore', 'pipe', 'pipe'],

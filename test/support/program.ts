@@ -48,7 +48,8 @@ const running = new Set<ChildProcess>();
 export function launch(main: string, environment: Readonly<Record<string, string>>): Program {
   const failpoints =
     'ONCEBOX_FAILPOINTS' in environment ? ['--import', join(import.meta.dirname, 'failpoints.ts')] : [];
-  const child = spawn(process.execPath, ['--conditions=oncebox-source', ...failpoints, join(ROOT, main)], {
+  const flags = ['--conditions=oncebox-source', '--import', '@oncebox/service/tracing', ...failpoints];
+  const child = spawn(process.execPath, [...flags, join(ROOT, main)], {
     cwd: import.meta.dirname,
     env: { NODE_COMPILE_CACHE, ...environment },
     stdio: ['ignore', 'pipe', 'pipe'],

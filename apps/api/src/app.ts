@@ -10,6 +10,7 @@ import { errorHandler, noRoute } from './error-handler.ts';
 import { readLineage } from './lineage.ts';
 import { orderRoutes } from './orders/routes.ts';
 import { logRequests } from './request-log.ts';
+import { traceRequests } from './tracing.ts';
 
 export interface AppSettings {
   readonly pool: Pool;
@@ -25,7 +26,7 @@ export function createApp({ pool, logger, requester, customerCreated = 1 }: AppS
   app.disable('x-powered-by');
   // An ETag is the version of a customer here, never a hash that Express makes of a body.
   app.disable('etag');
-  app.use(readLineage, logRequests(logger), (_request, response, next) => {
+  app.use(traceRequests, readLineage, logRequests(logger), (_request, response, next) => {
     response.set('x-content-type-options', 'nosniff');
     next();
   });

@@ -1,10 +1,10 @@
+import { inActiveTrace, type Lineage } from '@oncebox/message';
 import type { RequestHandler, Response } from 'express';
 import { v7 as uuidv7 } from 'uuid';
 
 /** What a request hands on to the messages it causes and to the log. */
-export interface RequestLineage {
+export interface RequestLineage extends Lineage {
   readonly correlationId: string;
-  readonly traceparent?: string;
 }
 
 /** Visible ASCII: it goes into a header, a log and a message, and must be able to break none of them. */
@@ -16,13 +16,15 @@ const lineages = new WeakMap<Response, RequestLineage>();
 
 /**
  * Takes the caller's X-Correlation-Id and traceparent where they are well formed, and makes the first where it is not: a wrong
- * header of this kind is no reason to refuse a customer. The response says which id it came to be.
+ * header of this kind is no reason to refuse a customer. The response says which id it came to be. With tracing on, the request's
+ * own span takes the place of the caller's.
  */
 export const readLineage: RequestHandler = (request, response, next) => {
   const given = request.get('x-correlation-id') ?? '';
   const correlationId = CORRELATION_ID.test(given) ? given : uuidv7();
   const traceparent = request.get('traceparent') ?? '';
-  lineages.set(response, { correlationId, ...(TRACEPARENT.test(traceparent) ? { traceparent } : {}) });
+  const lineage = { correlationId, ...(TRACEPARENT.test(traceparent) ? { traceparent } : {}) };
+  lineages.set(response, inActiveTrace({ lineage }).lineage);
   response.set('x-correlation-id', correlationId);
   next();
 };

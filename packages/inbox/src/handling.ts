@@ -1,6 +1,7 @@
 import { type Contract, claimIn, mayBeClaimed, parsePayload, type Received } from '@oncebox/message';
 import type { Transaction } from '@oncebox/mysql';
 import { payloadsAt } from './claimed.ts';
+import { inContextOf } from './contexts.ts';
 import { InboxError } from './errors.ts';
 
 /** A received message whose payload has passed its contract, in the contract's version; `version` is the one that it was sent as. */
@@ -84,9 +85,9 @@ export function on<Payload>(
   },
 ): Handling {
   const fetchPayload = mayBeClaimed(contract) ? payloadsAt(contract, handler.payloadsFrom) : undefined;
-  const prepare = async (message: Incoming<Payload>, signal: AbortSignal): Promise<Work> => {
-    const prepared = await handler.prepare?.(message, signal);
-    return (tx) => handler.handle(tx, message, prepared);
+  const prepare = async (received: Received, message: Incoming<Payload>, signal: AbortSignal): Promise<Work> => {
+    const prepared = await inContextOf(received, async () => handler.prepare?.(message, signal));
+    return (tx) => inContextOf(received, () => handler.handle(tx, message, prepared));
   };
   return {
     contract,
@@ -96,19 +97,22 @@ export function on<Payload>(
       const claim = claimIn(contract, received);
       if (claim === undefined || fetchPayload === undefined) {
         const message = incoming(contract, received);
-        return (signal) => prepare(message, signal);
+        return (signal) => prepare(received, message, signal);
       }
       return async (signal) => {
         const payload = await fetchPayload(claim, signal);
-        return await prepare(incoming(contract, { ...received, payload }), signal);
+        return await prepare(received, incoming(contract, { ...received, payload }), signal);
       };
     },
     run() {
-      const messages: Incoming<Payload>[] = [];
+      const works: Work[] = [];
       return {
-        add: (received) => void messages.push(incoming(contract, received)),
+        add(received) {
+          const message = incoming(contract, received);
+          works.push((tx) => inContextOf(received, () => handler.handle(tx, message, undefined)));
+        },
         async work(tx) {
-          for (const message of messages) await handler.handle(tx, message, undefined);
+          for (const work of works) await work(tx);
         },
       };
     },
@@ -120,7 +124,7 @@ export function on<Payload>(
  *
  * `handle` gets one message or more, in the order of their arrival, on the transaction that also records their ids. When it throws,
  * everything is rolled back and each message is given to it alone, so that the one at fault is found and the others take effect. For
- * the rest as `on`.
+ * the rest as `on`, but that no one message's span is active: what it emits belongs to the message that it is `causedBy`.
  *
  * @throws InboxError ONCEBOX_INVALID_CONSUMER for a contract whose payloads may be claimed: each of its messages has a transaction of its own.
  */

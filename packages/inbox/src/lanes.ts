@@ -1,5 +1,6 @@
 import { crc32 } from 'node:zlib';
 import type { Received, Verdict } from '@oncebox/message';
+import { inNoContext, keepContext } from './contexts.ts';
 import { keyOf } from './ordered/store.ts';
 
 /**
@@ -51,10 +52,11 @@ export function inLanes(
     new Promise((settle) => {
       const lane = lanes[crc32(keyOf(received)) % LANES];
       if (lane === undefined) throw new Error(`No lane for ${received.id}`);
+      keepContext(received);
       lane.waiting.push({ received, settle });
       if (lane.busy) return;
       lane.busy = true;
       // Not before this turn of the loop is over: what one read of the socket brought comes within it.
-      setImmediate(() => void drain(lane));
+      setImmediate(() => inNoContext(() => void drain(lane)));
     });
 }

@@ -30,6 +30,7 @@ export interface Inbox {
 
 export interface HeldOutcome {
   readonly messageId: string;
+  readonly correlationId: string | undefined;
   /** Why it goes on being held, or is a dead letter now; absent when it is done. */
   readonly failure?: Error;
   readonly attempts: number;

@@ -35,4 +35,13 @@ export {
 export { parsePayload } from './payload.ts';
 export { defineRequest, type RequestContract, type RequestDefinition } from './request.ts';
 export { decodeLineage, type NewOutboxRow, toOutboxRow } from './row.ts';
+export {
+  type HandledMessage,
+  inActiveTrace,
+  inHandleSpan,
+  inPublishSpan,
+  isTracing,
+  recordFailure,
+  recordVerdict,
+} from './tracing.ts';
 export { type Delivery, fromWire, type OutgoingMessage, type Received, toWire, type Verdict } from './wire.ts';

@@ -1,4 +1,12 @@
-import { type Contract, claimFor, type Message, MessageError, type NewOutboxRow, toOutboxRow } from '@oncebox/message';
+import {
+  type Contract,
+  claimFor,
+  inActiveTrace,
+  type Message,
+  MessageError,
+  type NewOutboxRow,
+  toOutboxRow,
+} from '@oncebox/message';
 import { assertTransaction, type Transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import { keepPayload } from './claimed.ts';
@@ -16,17 +24,19 @@ const ROW_OVERHEAD_BYTES = 16 * 1024;
  * Messages of one aggregate go out in the order of their rows. That is the order of their commits as long as the writer holds
  * its aggregate's row lock when it adds: insert or update the aggregate first, then add.
  *
- * @throws DatabaseError ONCEBOX_NOT_A_TRANSACTION for a pool or a connection: the row would not be atomic with the change.
+ * With tracing on, the message belongs to the span that is active here, whatever `traceparent` its lineage brings.
+ *
  * A payload over its contract's `maxBytes` is refused, or, where the contract says `overLimit: 'claim-check'`, kept in the same transaction
  * (`servePayloads`), and the message says where.
  *
+ * @throws DatabaseError ONCEBOX_NOT_A_TRANSACTION for a pool or a connection: the row would not be atomic with the change.
  * @throws MessageError ONCEBOX_INVALID_PAYLOAD or ONCEBOX_PAYLOAD_TOO_LARGE when its contract rejects the payload,
  *   ONCEBOX_MESSAGE_TOO_LARGE when the database or the broker would. All before anything is written: a message that cannot be sent must
  *   never commit.
  */
 export async function add(tx: Transaction, message: Message): Promise<void> {
   assertTransaction(tx);
-  const row = toOutboxRow(message);
+  const row = toOutboxRow(inActiveTrace(message));
   const payload = await withinLimit(tx, message.contract, row);
   await tx.execute(
     `INSERT INTO outbox

@@ -141,7 +141,11 @@ export class Drain {
       this.#floors.raise(result.last);
       this.#backlog = result.full;
       if (result.published.length > 0) {
-        this.#logger.info({ schema: this.#schema.name }, `Published messages: [${result.published.join(' ')}]`);
+        const { correlationIds } = result;
+        this.#logger.info(
+          { schema: this.#schema.name, correlationIds },
+          `Published messages: [${result.published.join(' ')}]`,
+        );
       }
       if (result.refused > 0 || result.parked > 0) {
         const { refused, parked } = result;

@@ -15,7 +15,7 @@ import {
 import { type Dispatched, dispatch } from './dispatch.ts';
 import type { Publisher } from './publisher.ts';
 import { forget } from './retention.ts';
-import { keyOf, type OutboxRow } from './row.ts';
+import { correlationIdsOf, keyOf, type OutboxRow } from './row.ts';
 import { type Backoff, hold, park, postpone, settle, unblock, waitForHead } from './settle.ts';
 import { signal, signalPass } from './signals.ts';
 
@@ -33,6 +33,8 @@ export interface PassResult {
   readonly claimed: readonly number[];
   /** Ids, in the order in which they were confirmed. */
   readonly published: readonly string[];
+  /** Of those that have one, each once. */
+  readonly correlationIds: readonly string[];
   readonly refused: number;
   readonly parked: number;
   /** The last `seq` in each partition with which this pass is done; none when an outage or the end of its time cut it short. */
@@ -95,6 +97,7 @@ export async function pass(
       return {
         claimed,
         ...outcome,
+        correlationIds: correlationIdsOf(dispatched.confirmed),
         last: dispatched.complete ? lastReady(rows) : new Map(),
         full: rows.length >= settings.limits.rows,
         outage: dispatched.outage,
@@ -110,7 +113,15 @@ export async function pass(
 /** For how long a pass sends: a key goes out at one message a confirm, and with a thousand of its rows would outlast the lease. */
 const SENDING_MS = 4_000;
 const NO_HEADS: Heads = new Map();
-const NOTHING = { published: [], refused: 0, parked: 0, last: new Map(), full: false, outage: undefined };
+const NOTHING = {
+  published: [],
+  correlationIds: [],
+  refused: 0,
+  parked: 0,
+  last: new Map(),
+  full: false,
+  outage: undefined,
+};
 
 /** Held rows say nothing about the rows before them: they are read out of turn. */
 const lastReady = (rows: readonly OutboxRow[]): Map<number, string> =>

@@ -5,6 +5,7 @@ import { openChannel } from './channel.ts';
 import { deadLetterOf } from './dead-letter.ts';
 import type { Logger } from './logger.ts';
 import { pauseMs, persist } from './persist.ts';
+import { idsOf } from './session.ts';
 import { subscribe } from './subscription.ts';
 import type { Supervisor } from './supervisor.ts';
 import { declareDeadQueue } from './topology.ts';
@@ -47,7 +48,7 @@ export async function drainDeadQueue(options: DrainOptions): Promise<void> {
           if (!closed.aborted) channel.ack(message);
           return;
         } catch (error) {
-          const fields = { consumer: name, messageId: message.properties.messageId, error: reason(error) };
+          const fields = { consumer: name, ...idsOf(message), error: reason(error) };
           logger.warn(fields, `a dead letter could not be kept; it stays in ${deadQueue(name)} and is tried again`);
           // Rejects only because of `ending`.
           await delay(pauseMs(failures + 2), undefined, { signal: ending }).catch(() => undefined);

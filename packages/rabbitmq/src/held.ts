@@ -25,8 +25,8 @@ export async function handleHeldMessages({ name, handleHeld, isReady, logger, st
     while (!stop.aborted) {
       const outcome = isReady() ? await handleHeld() : undefined;
       if (outcome?.failure !== undefined) {
-        const { messageId, attempts, dead, failure } = outcome;
-        const fields = { consumer: name, messageId, attempts, error: classOf(failure) };
+        const { messageId, correlationId, attempts, dead, failure } = outcome;
+        const fields = { consumer: name, messageId, correlationId, attempts, error: classOf(failure) };
         if (dead) logger.error(fields, 'handling failed for good; the message is a dead letter');
         else logger.warn(fields, 'handling a held message failed; it will be tried again');
       }

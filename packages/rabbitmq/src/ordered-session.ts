@@ -1,10 +1,19 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { classOf, deadQueue, fromWire, type Received, type Verdict } from '@oncebox/message';
+import {
+  classOf,
+  deadQueue,
+  fromWire,
+  inActiveTrace,
+  inHandleSpan,
+  type Received,
+  recordVerdict,
+  type Verdict,
+} from '@oncebox/message';
 import type { ChannelModel, ConsumeMessage } from 'amqplib';
 import { openChannel } from './channel.ts';
 import { copyTo, failedAttempts, originalProperties, originalRoutingKey } from './copies.ts';
 import type { Sender } from './sender.ts';
-import { deliveriesBefore, FLUSH_MS, idsOf, type Session, type SessionOptions, whereOf } from './session.ts';
+import { deliveriesBefore, FLUSH_MS, handledBy, idsOf, type Session, type SessionOptions, whereOf } from './session.ts';
 import { signal } from './signals.ts';
 import { declareOrderedConsumer } from './topology.ts';
 
@@ -46,9 +55,9 @@ export async function openOrderedSession(
       return;
     }
     if (finishing !== undefined) return; // it goes back with the channel
-    const work = settle(message).catch((error) => {
+    const work = inHandleSpan(handledBy(name, message), () => settle(message)).catch((error) => {
       logger.error(
-        { consumer: name, error: classOf(error) },
+        { consumer: name, ...idsOf(message), error: classOf(error) },
         'a message could not be settled; it goes back to its queue',
       );
       void finish();
@@ -64,11 +73,14 @@ export async function openOrderedSession(
       const { routingKey } = read;
       const properties = JSON.stringify(originalProperties(message));
       const original = { routingKey, properties, body: message.content };
-      received = { ...read, original, deliveredBefore: deliveriesBefore(message) };
-    } catch (error) {
-      return giveUp(message, error instanceof Error ? error : new Error(String(error)));
+      received = inActiveTrace({ ...read, original, deliveredBefore: deliveriesBefore(message) });
+    } catch (thrown) {
+      const error = thrown instanceof Error ? thrown : new Error(String(thrown));
+      recordVerdict({ kind: 'dead', error });
+      return giveUp(message, error);
     }
     const verdict: Verdict = await inbox.process(received);
+    recordVerdict(verdict);
     if (closed.aborted) return;
     // An outage, for this and all that come behind it: they go back, and come again in their order when it is over.
     if ('error' in verdict) return void finish();

@@ -1,4 +1,4 @@
-import { type OutgoingMessage, toWire } from '@oncebox/message';
+import { inPublishSpan, type OutgoingMessage, toWire } from '@oncebox/message';
 import type { ChannelModel } from 'amqplib';
 import type { Outcome, Sending } from './confirms.ts';
 import { ensureLog, keptAs } from './log.ts';
@@ -55,18 +55,20 @@ export function createPublisher(options: PublisherOptions): Publisher {
     return { kind: outcome.kind, reason: `announced, and not kept in the log: ${outcome.reason}` };
   }
 
+  function send(message: OutgoingMessage): Promise<Outcome> {
+    const { exchange, routingKey, mandatory } = message;
+    const { body, properties } = toWire(message);
+    const sending = { exchange, routingKey, body, options: { ...properties, mandatory } };
+    const announced = sender.send(sending);
+    if (log === undefined) return announced;
+    return announced.then((outcome) => (outcome.kind === 'confirmed' ? keep(sending) : outcome));
+  }
+
   return {
     get ready() {
       return sender.ready;
     },
-    publish(message) {
-      const { exchange, routingKey, mandatory } = message;
-      const { body, properties } = toWire(message);
-      const sending = { exchange, routingKey, body, options: { ...properties, mandatory } };
-      const announced = sender.send(sending);
-      if (log === undefined) return announced;
-      return announced.then((outcome) => (outcome.kind === 'confirmed' ? keep(sending) : outcome));
-    },
+    publish: (message) => inPublishSpan(message, send),
     state: () => supervisor.state(),
     async close() {
       await sender.close();

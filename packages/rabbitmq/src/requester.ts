@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import type { RequestContract } from '@oncebox/message';
+import { inActiveTrace, type Lineage, type RequestContract } from '@oncebox/message';
 import type { Channel, ConsumeMessage } from 'amqplib';
 import { openChannel } from './channel.ts';
 import { BrokerError } from './errors.ts';
 import type { Logger } from './logger.ts';
 import { type PendingRequests, pendingRequests, type ReplyCounts } from './pending-requests.ts';
 import { persist } from './persist.ts';
-import { DEADLINE_HEADER, FAILED_HEADER, PROCESSING_HEADER } from './responder.ts';
+import { CORRELATION_HEADER, DEADLINE_HEADER, FAILED_HEADER, PROCESSING_HEADER } from './responder.ts';
 import { type SupervisorOptions, superviseConnection } from './supervisor.ts';
 
 export type { ReplyCounts } from './pending-requests.ts';
@@ -21,6 +21,8 @@ export interface RequestOptions {
   readonly timeoutMs: number;
   /** 0 to 5, higher first. Default 0. */
   readonly priority?: number;
+  /** What the question belongs to: the responder's log and spans name it. */
+  readonly lineage?: Lineage;
 }
 
 export interface Answered<Answer> {
@@ -98,12 +100,13 @@ export function createRequester({ maxPending = 1_000, ...options }: RequesterOpt
       return pending.size;
     },
     counts: pending.counts,
-    async request(contract, question, { timeoutMs, priority = 0 }) {
+    async request(contract, question, { timeoutMs, priority = 0, lineage = {} }) {
       if (stop.signal.aborted) throw closed();
       if (channel === undefined || supervisor.state() !== 'connected') {
         throw new BrokerError('ONCEBOX_BROKER_LOST', 'The broker is away, or takes no messages; ask again later');
       }
       const body = Buffer.from(JSON.stringify(contract.question.parse(question)));
+      const { correlationId, traceparent } = inActiveTrace({ lineage }).lineage;
       const id = randomUUID();
       const reply = pending.add(id, timeoutMs);
       try {
@@ -117,7 +120,11 @@ export function createRequester({ maxPending = 1_000, ...options }: RequesterOpt
           // The broker's own clock, for what waits in the queue: nobody needs what is over its time. What a responder has already
           // been sent never expires there, so it looks at the header.
           expiration: timeoutMs,
-          headers: { [DEADLINE_HEADER]: Date.now() + timeoutMs },
+          headers: {
+            [DEADLINE_HEADER]: Date.now() + timeoutMs,
+            ...(correlationId === undefined ? {} : { [CORRELATION_HEADER]: correlationId }),
+            ...(traceparent === undefined ? {} : { traceparent }),
+          },
         });
       } catch (error) {
         pending.fail(id, new BrokerError('ONCEBOX_BROKER_LOST', 'The channel is closing; ask again', { cause: error }));

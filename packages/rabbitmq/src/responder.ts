@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { classOf, type RequestContract } from '@oncebox/message';
+import { classOf, inHandleSpan, type RequestContract, recordFailure } from '@oncebox/message';
 import type { ConsumeMessage } from 'amqplib';
 import type { Broker } from './broker.ts';
 import { openChannel } from './channel.ts';
@@ -10,6 +10,8 @@ import { declareRequestQueue } from './topology.ts';
 
 /** Until when the requester waits, in milliseconds since 1970 by its clock. */
 export const DEADLINE_HEADER = 'deadline';
+/** What the question belongs to; its AMQP correlationId is what its answer is known by. */
+export const CORRELATION_HEADER = 'correlationid';
 /** True in a reply without an answer. */
 export const FAILED_HEADER = 'failed';
 /** Milliseconds of work. */
@@ -53,7 +55,7 @@ export function startResponder<Question, Answer>({
   let consuming = false;
 
   /** @returns the reply's body and headers. */
-  const reply = async (content: Buffer) => {
+  const reply = async (content: Buffer, fields: object) => {
     const began = performance.now();
     const headers = () => ({ [PROCESSING_HEADER]: Math.round((performance.now() - began) * 10) / 10 });
     try {
@@ -64,18 +66,20 @@ export function startResponder<Question, Answer>({
       // No message of the error, which may quote the question; a code or a class says enough.
       const code: unknown = error instanceof Error ? Reflect.get(error, 'code') : undefined;
       const reason = typeof code === 'string' ? code : error instanceof Error ? error.name : 'failed';
-      logger.warn({ queue }, `A ${contract.type} could not be answered: ${reason}`);
+      logger.warn(fields, `A ${contract.type} could not be answered: ${reason}`);
+      recordFailure(error);
       return { body: Buffer.alloc(0), headers: { ...headers(), [FAILED_HEADER]: true } };
     }
   };
 
   const respond = async ({ content, properties }: ConsumeMessage): Promise<void> => {
     const deadline: unknown = properties.headers?.[DEADLINE_HEADER];
+    const fields = { queue, correlationId: properties.headers?.[CORRELATION_HEADER] };
     if (typeof deadline === 'number' && Date.now() >= deadline) {
-      logger.warn({ queue }, `A ${contract.type} came after its deadline, and was not begun`);
+      logger.warn(fields, `A ${contract.type} came after its deadline, and was not begun`);
       return;
     }
-    const { body, headers } = await reply(content);
+    const { body, headers } = await reply(content, fields);
     const correlationId: unknown = properties.correlationId;
     // Not mandatory: to the broker a direct reply-to is no queue, so it would return an answer that it has delivered. Who is gone gets nothing.
     const options = {
@@ -85,7 +89,17 @@ export function startResponder<Question, Answer>({
       mandatory: false,
     };
     const sent = await broker.sender.send({ exchange: '', routingKey: String(properties.replyTo), body, options });
-    if (sent.kind !== 'confirmed') logger.warn({ queue }, `An answer to a ${contract.type} was not sent: ${sent.kind}`);
+    if (sent.kind !== 'confirmed') logger.warn(fields, `An answer to a ${contract.type} was not sent: ${sent.kind}`);
+  };
+
+  const inSpan = (message: ConsumeMessage): Promise<void> => {
+    const { messageId: id, headers: carrier = {} } = message.properties;
+    const correlationId: unknown = carrier[CORRELATION_HEADER];
+    const at = { consumer: queue, exchange: '', routingKey: queue, attempt: 1 };
+    return inHandleSpan(
+      () => ({ id, type: contract.type, correlationId, carrier, ...at }),
+      () => respond(message),
+    );
   };
 
   const live = async (): Promise<void> => {
@@ -99,7 +113,7 @@ export function startResponder<Question, Answer>({
     const { consumerTag } = await channel.consume(queue, (message) => {
       if (message === null) return void opened.close(); // the queue was deleted: declared anew with the next channel
       // Settled after the answer, so that a question whose worker dies is answered by another. It comes back only until its deadline.
-      const answered = respond(message).finally(() => {
+      const answered = inSpan(message).finally(() => {
         inHand.delete(answered);
         if (!opened.closed.aborted) channel.ack(message);
       });

@@ -1,5 +1,17 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { classOf, deadQueue, fromWire, type Inbox, type Received, retryQueue, type Verdict } from '@oncebox/message';
+import {
+  classOf,
+  deadQueue,
+  fromWire,
+  type HandledMessage,
+  type Inbox,
+  inActiveTrace,
+  inHandleSpan,
+  type Received,
+  recordVerdict,
+  retryQueue,
+  type Verdict,
+} from '@oncebox/message';
 import type { ChannelModel, ConsumeMessage } from 'amqplib';
 import { openChannel } from './channel.ts';
 import { copyTo, failedAttempts, originalRoutingKey } from './copies.ts';
@@ -72,9 +84,9 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
       narrow = false;
       void subscription.widen(prefetch);
     }
-    const work = settle(message).catch((error) => {
+    const work = inHandleSpan(handledBy(name, message), () => settle(message)).catch((error) => {
       logger.error(
-        { consumer: name, error: classOf(error) },
+        { consumer: name, ...idsOf(message), error: classOf(error) },
         'a message could not be settled; it goes back to the queue',
       );
       void finish();
@@ -85,6 +97,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
 
   async function settle(message: ConsumeMessage): Promise<void> {
     const verdict = await judge(message);
+    recordVerdict(verdict);
     // With its channel gone, the broker has taken the message back and sends it again; the inbox knows what is done.
     if (closed.aborted) return;
     settledAt = performance.now();
@@ -116,7 +129,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
   async function judge(message: ConsumeMessage): Promise<Verdict> {
     let received: Received;
     try {
-      received = fromWire({ ...message, routingKey: originalRoutingKey(message) });
+      received = inActiveTrace(fromWire({ ...message, routingKey: originalRoutingKey(message) }));
     } catch (error) {
       return { kind: 'dead', error: asError(error) };
     }
@@ -196,6 +209,23 @@ export const idsOf = ({ properties: { messageId, type, correlationId } }: Consum
   type,
   correlationId,
 });
+
+/** What the span of its handling tells of a message. */
+export const handledBy = (consumer: string, message: ConsumeMessage) => (): HandledMessage => {
+  const { messageId: id, type, correlationId, headers = {} } = message.properties;
+  const routingKey = originalRoutingKey(message);
+  const attempt = failedAttempts(message) + 1;
+  return {
+    consumer,
+    id,
+    type,
+    correlationId,
+    exchange: message.fields.exchange,
+    routingKey,
+    attempt,
+    carrier: headers,
+  };
+};
 
 const asError = (value: unknown): Error => (value instanceof Error ? value : new Error(String(value)));
 

@@ -64,16 +64,19 @@ async function expireOne(pool: Pool, sagas: readonly Saga[], logger: TimeoutSett
   try {
     const position = await transaction(pool, expire);
     if (position?.state === 'stuck') {
-      logger.error({ saga: due?.name, sagaId: due?.id, problem: position.problem }, 'A saga is stuck');
+      logger.error({ ...namesOf(due), problem: position.problem }, 'A saga is stuck');
     }
   } catch (error) {
     if (due === undefined || isContention(error) || isUnavailable(error)) throw error;
     const problem = `its definition failed: ${nameOf(error)}`;
     await getStuck(pool, due, problem);
-    logger.error({ saga: due.name, sagaId: due.id, problem }, 'A saga is stuck');
+    logger.error({ ...namesOf(due), problem }, 'A saga is stuck');
   }
   return due !== undefined;
 }
+
+const namesOf = (saga: StoredSaga | undefined): object =>
+  saga === undefined ? {} : { saga: saga.name, sagaId: saga.id, correlationId: lineageOf(saga).correlationId };
 
 /** For a definition that throws, and would again at every look. */
 async function getStuck(pool: Pool, key: SagaKey, problem: string): Promise<void> {

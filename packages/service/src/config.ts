@@ -28,14 +28,19 @@ export function readConfig<Schema extends z.ZodObject>(schema: Schema, environme
   throw new ConfigError(line.replaceAll(/\s+/g, ' '));
 }
 
+/** Adds to the environment what an `.env` file says and the environment does not. */
+export function loadEnvironmentFiles(): void {
+  // `npm start -w apps/api` runs in the app's folder; INIT_CWD is where the user typed it, and where the .env is.
+  const folders = [process.env['INIT_CWD'] ?? process.cwd(), process.cwd()];
+  dotenv.config({ quiet: true, path: folders.map((folder) => join(folder, '.env')) });
+}
+
 /**
  * `readConfig` of the real environment and, below it, of an `.env` file. When the configuration is wrong it writes that
  * one line to stderr and ends the process with exit code 1: there is no logger yet, and a stack would hide the line.
  */
 export function loadConfig<Schema extends z.ZodObject>(schema: Schema): z.output<Schema> {
-  // `npm start -w apps/api` runs in the app's folder; INIT_CWD is where the user typed it, and where the .env is.
-  const folders = [process.env['INIT_CWD'] ?? process.cwd(), process.cwd()];
-  dotenv.config({ quiet: true, path: folders.map((folder) => join(folder, '.env')) });
+  loadEnvironmentFiles();
   try {
     return readConfig(schema, process.env);
   } catch (error) {

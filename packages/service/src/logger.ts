@@ -1,4 +1,5 @@
 import { createRequire } from 'node:module';
+import { context, trace } from '@opentelemetry/api';
 import { type DestinationStream, type Logger, pino } from 'pino';
 import { serializeError } from './logged-error.ts';
 
@@ -16,7 +17,8 @@ export interface LoggerSettings {
  * The log of a process, on stdout: JSON lines, or with `pretty` lines that read `[09:30:00] INFO api: message`.
  *
  * Written synchronously and without a worker thread in both formats, so that the last lines before the end are not lost.
- * Log errors as `err`; they come with their causes, and without what a database error quotes of the data.
+ * Log errors as `err`; they come with their causes, and without what a database error quotes of the data. Lines that are written
+ * within a span have its `trace_id` and `span_id`.
  */
 export function createLogger({ name, level, format }: LoggerSettings): Logger {
   const options = {
@@ -25,6 +27,7 @@ export function createLogger({ name, level, format }: LoggerSettings): Logger {
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
     serializers: { err: serializeError },
+    mixin: activeSpan,
   };
   const pretty = format === 'pretty' ? prettyStream(name) : undefined;
   // Not pino's default stream: it writes asynchronously, and what it flushes at the exit overtakes the write under way.
@@ -32,6 +35,11 @@ export function createLogger({ name, level, format }: LoggerSettings): Logger {
   if (format === 'json' || pretty !== undefined) return logger;
   logger.warn('LOG_FORMAT=pretty needs the package pino-pretty, which is not installed: logging JSON');
   return logger;
+}
+
+function activeSpan(): object {
+  const span = trace.getSpanContext(context.active());
+  return span === undefined ? {} : { trace_id: span.traceId, span_id: span.spanId };
 }
 
 /** A development dependency of the workspace alone: an image that carries production dependencies must not die of its lack. */

@@ -13,6 +13,11 @@ export interface RunSettings {
   readonly deadlineMs?: number;
 }
 
+const lastSteps: StopStep[] = [];
+
+/** Adds a step to those of `run`, after all that it is given: for what is to tell of their end too. */
+export const stopLast = (step: StopStep): void => void lastSteps.push(step);
+
 /**
  * Runs a process from its start to its end.
  *
@@ -59,7 +64,7 @@ export async function run(
   }
   await signalled;
   let failed = false;
-  for (const { name, stop } of steps) {
+  for (const { name, stop } of [...steps, ...lastSteps]) {
     now = name;
     try {
       await stop();

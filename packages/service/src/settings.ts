@@ -10,6 +10,14 @@ export const integer = (minimum: number, maximum: number, byDefault: number) =>
     .transform(Number)
     .default(byDefault);
 
+/** A number from 0 to 1. */
+export const share = (byDefault: number) =>
+  z
+    .string()
+    .refine((text) => /^\d(\.\d{1,9})?$/.test(text) && Number(text) <= 1, { error: 'must be a number from 0 to 1' })
+    .transform(Number)
+    .default(byDefault);
+
 /** A TCP port to listen on; 0 takes any that is free. */
 export const port = (byDefault: number) => integer(0, 65_535, byDefault);
 

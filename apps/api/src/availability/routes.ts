@@ -3,6 +3,7 @@ import { BrokerError, type Requester } from '@oncebox/rabbitmq';
 import { Router } from 'express';
 import { parseBody } from '../body.ts';
 import { notAllowed } from '../error-handler.ts';
+import { lineageOf } from '../lineage.ts';
 import { Problem } from '../problem.ts';
 import { type Availability, availabilityQuery } from './schemas.ts';
 
@@ -22,7 +23,11 @@ export function availabilityRoutes(requester: Requester | undefined): Router {
       const question = parseBody(availabilityQuery, request.query);
       if (requester === undefined) throw new Problem('upstream-unavailable', { headers: RETRY_AFTER });
       const { answer, processingMs } = await requester
-        .request(CheckAvailability, question, { timeoutMs: TIMEOUT_MS, priority: PRIORITY })
+        .request(CheckAvailability, question, {
+          timeoutMs: TIMEOUT_MS,
+          priority: PRIORITY,
+          lineage: lineageOf(response),
+        })
         .catch((error: unknown) => {
           throw problemOf(error);
         });

@@ -23,7 +23,7 @@ export const orderEmails = (orders: OrdersApi): Consumer =>
         handle: (tx, { id, payload }) => write(tx, id, payload.customerId, 'We have your order', payload),
       }),
       on(OrderConfirmed, {
-        prepare: ({ payload }) => orders.order(payload.orderId),
+        prepare: ({ payload, lineage }) => orders.order(payload.orderId, lineage),
         handle: (tx, { id, payload }, order) => write(tx, id, payload.customerId, 'Your order is confirmed', order),
       }),
     ],

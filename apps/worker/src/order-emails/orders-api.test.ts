@@ -84,3 +84,17 @@ test.each([
   await expect(api.order('a')).rejects.toThrow(error);
   expect(requests).toHaveLength(6);
 });
+
+test('the request says what it belongs to, as far as a header can hold it', async () => {
+  const seen: IncomingMessage['headers'][] = [];
+  const { url } = await serve((request, response) => {
+    seen.push(request.headers);
+    found(1)(request, response);
+  });
+  const api = ordersApi(url);
+  await api.order('a', { correlationId: 'order-4711', causationId: 'm1', traceparent: '00-ab-cd-01' });
+  await api.order('b', { correlationId: '🚚', traceparent: 'x'.repeat(200) });
+  expect(seen[0]).toMatchObject({ 'x-correlation-id': 'order-4711', traceparent: '00-ab-cd-01' });
+  expect(seen[1]).not.toHaveProperty('x-correlation-id');
+  expect(seen[1]).not.toHaveProperty('traceparent');
+});

@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { quantity, sku } from '@oncebox/contracts';
 import { NonRetryableError } from '@oncebox/inbox';
+import type { Lineage } from '@oncebox/message';
 import { z } from 'zod';
 
 /** What we read of an order; whatever else the api says of it may change without us. */
@@ -15,10 +16,11 @@ export interface OrdersApi {
    * An order as it is now. Concurrent calls for one order share a request, which is why none of them can abort it: it has a
    * time-out of its own.
    *
+   * @param lineage of the message for which it is asked: the api's log and traces name it. Of calls that share a request, the first's.
    * @throws OrderNotFoundError when the api knows no such order.
    * @throws OrdersApiError, or what fetch() throws, when three attempts got no usable answer.
    */
-  order(orderId: string): Promise<OrderRead>;
+  order(orderId: string, lineage?: Lineage): Promise<OrderRead>;
 }
 
 /**
@@ -37,6 +39,13 @@ export class OrdersApiError extends Error {
     this.code = `HTTP_${status}`;
   }
 }
+
+/** What a header can hold: the ids of a message may be anybody's. */
+const HEADER_VALUE = /^[\x21-\x7e]{1,128}$/;
+const headersOf = ({ correlationId = '', traceparent = '' }: Lineage): Record<string, string> => ({
+  ...(HEADER_VALUE.test(correlationId) ? { 'x-correlation-id': correlationId } : {}),
+  ...(HEADER_VALUE.test(traceparent) ? { traceparent } : {}),
+});
 
 /** Milliseconds before the second and the third attempt. What is away for longer is for the consumer's own retries. */
 const PAUSES_MS = [100, 400];
@@ -62,10 +71,14 @@ export function ordersApi(url: string, timeoutMs = 5_000): OrdersApi {
     return order;
   };
 
-  const attempt = async (id: string): Promise<OrderRead> => {
+  const attempt = async (id: string, lineage: Lineage): Promise<OrderRead> => {
     const known = remembered.get(id);
     const response = await fetch(new URL(id, orders), {
-      headers: { accept: 'application/json', ...(known === undefined ? {} : { 'if-none-match': known.etag }) },
+      headers: {
+        accept: 'application/json',
+        ...headersOf(lineage),
+        ...(known === undefined ? {} : { 'if-none-match': known.etag }),
+      },
       signal: AbortSignal.timeout(timeoutMs),
     });
     if (response.status === 200) {
@@ -79,23 +92,23 @@ export function ordersApi(url: string, timeoutMs = 5_000): OrdersApi {
     throw new OrdersApiError(response.status);
   };
 
-  const insist = async (id: string): Promise<OrderRead> => {
+  const insist = async (id: string, lineage: Lineage): Promise<OrderRead> => {
     for (const pause of PAUSES_MS) {
       try {
-        return await attempt(id);
+        return await attempt(id, lineage);
       } catch (error) {
         if (error instanceof NonRetryableError) throw error;
         await delay(pause * (0.5 + Math.random()));
       }
     }
-    return await attempt(id);
+    return await attempt(id, lineage);
   };
 
   return {
-    order(id) {
+    order(id, lineage = {}) {
       const shared = underWay.get(id);
       if (shared !== undefined) return shared;
-      const asked = insist(id).finally(() => underWay.delete(id));
+      const asked = insist(id, lineage).finally(() => underWay.delete(id));
       underWay.set(id, asked);
       return asked;
     },

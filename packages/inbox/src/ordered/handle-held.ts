@@ -1,8 +1,15 @@
-import { fromWire, type HeldOutcome, type Received } from '@oncebox/message';
+import {
+  fromWire,
+  type HeldOutcome,
+  inActiveTrace,
+  inHandleSpan,
+  type Received,
+  recordVerdict,
+} from '@oncebox/message';
 import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import { COMMIT_MS } from '../alone.ts';
 import type { Consumer, WhenDead } from '../consumer.ts';
-import { allow } from '../deadline.ts';
+import { type Allowance, allow } from '../deadline.ts';
 import { InboxError } from '../errors.ts';
 import { readBatch } from '../reading.ts';
 import { concernsAll, handleInSavepoint } from '../savepoints.ts';
@@ -52,12 +59,24 @@ export function handleHeld(
   const { name, deadlineMs, retryDelaysMs } = consumer;
   const begun = new Set<string>();
 
-  async function attempt(tx: Transaction, head: Head, received: Received) {
-    const { runs, verdicts } = readBatch(consumer, [received], { joins: false });
-    const [run] = runs;
-    if (run !== undefined) return await handleInSavepoint(tx, name, head.id, run.work);
-    return verdicts[0] ?? failed(undefined);
-  }
+  const attempt = (tx: Transaction, { due, received }: Hand, allowance: Allowance) =>
+    inHandleSpan(
+      () => {
+        const { correlationId } = received.lineage;
+        const attempt = due.attempts + 1;
+        return { ...received, correlationId, consumer: name, exchange: '', attempt, carrier: received.lineage };
+      },
+      async () => {
+        const { runs, verdicts } = readBatch(consumer, [inActiveTrace(received)], { joins: false });
+        const [run] = runs;
+        const verdict =
+          run === undefined
+            ? (verdicts[0] ?? failed(undefined))
+            : await allowance.spend(() => handleInSavepoint(tx, name, received.id, run.work));
+        recordVerdict(verdict);
+        return verdict;
+      },
+    );
 
   async function fail(tx: Transaction, { due, head, received }: Hand, failure: Failure): Promise<HeldOutcome> {
     const { key, firstFailedAt } = due;
@@ -66,7 +85,8 @@ export function handleHeld(
     const dead = schedule.deadLetter !== undefined;
     if (dead && whenDead === 'continue') await dropHead(tx, name, key, head.seq);
     else await reschedule(tx, name, key, schedule);
-    return { messageId: head.id, failure: failure.error, attempts, dead };
+    const { correlationId } = received.lineage;
+    return { messageId: head.id, correlationId, failure: failure.error, attempts, dead };
   }
 
   /** Counted before anything can go wrong, and once for each process: one that meets an outage and tries again has not crashed. */
@@ -93,11 +113,12 @@ export function handleHeld(
       const received = receivedOf(head);
       hand = { due, head, received };
       if (due.begun > CRASHES) return await fail(tx, hand, crashed(name));
-      const verdict = await allowance.spend(() => attempt(tx, head, received));
+      const verdict = await attempt(tx, hand, allowance);
       if ('error' in verdict) return await fail(tx, hand, verdict);
       await dropHead(tx, name, key, head.seq);
       if (verdict.kind === 'handled') signal('oncebox:inbox:handled', { consumer: name, messageId: head.id });
-      return { messageId: head.id, attempts: due.attempts + 1, dead: false };
+      const { correlationId } = received.lineage;
+      return { messageId: head.id, correlationId, attempts: due.attempts + 1, dead: false };
     };
 
     const inASecondOne = async (error: unknown): Promise<HeldOutcome | undefined> => {
