@@ -6,6 +6,7 @@ import { type PassResult, type PassSettings, pass } from './pass.ts';
 import type { Publisher } from './publisher.ts';
 import { deleteExpired } from './retention.ts';
 import { PARTITIONS } from './row.ts';
+import { signal as tell } from './signals.ts';
 
 /** Two things that log in pino's way. */
 export interface RelayLogger {
@@ -178,6 +179,7 @@ export class Drain {
         failures += 1;
         this.#outage = error;
         const { name, server } = this.#schema;
+        tell('oncebox:relay:failed', { schema: name, reason: isUnavailable(error) ? 'database away' : 'error' });
         if (isUnavailable(error)) this.#logger.warn({ schema: name, err: error }, `Waiting for database ${server}`);
         else this.#logger.error({ schema: name, err: error }, `Draining ${name} failed; trying again`);
         await pause(jittered(Math.min(5_000, 100 * 2 ** Math.min(failures, 10))), signal);

@@ -13,5 +13,5 @@ export {
   type RequestOptions,
 } from './requester.ts';
 export { type Responder, type ResponderOptions, startResponder } from './responder.ts';
-export type { ConsumerSignals } from './signals.ts';
+export type { ConsumerSignals, SettledSignal } from './signals.ts';
 export type { ConnectionState } from './supervisor.ts';
