@@ -144,13 +144,12 @@ export class Drain {
       if (result.published.length > 0) {
         this.#logger.info({ schema: this.#schema.name }, `Published messages: [${result.published.join(' ')}]`);
       }
-      if (result.refused > 0 || result.parked > 0) {
-        const { refused, parked } = result;
-        this.#logger.warn(
-          { schema: this.#schema.name, refused, parked },
-          'The broker did not take some messages: see last_error of their rows',
-        );
-      }
+      const { refused, parked } = result;
+      const at = { schema: this.#schema.name };
+      if (refused > 0)
+        this.#logger.warn({ ...at, refused }, 'The broker did not take some messages: they are tried again');
+      if (parked > 0)
+        this.#logger.error({ ...at, parked }, 'Messages can never be sent and are parked: see last_error');
       return result;
     } finally {
       for (const partition of claimed) this.#held.delete(partition);
