@@ -1,6 +1,6 @@
 #!/bin/bash
-# Installs MariaDB and RabbitMQ from Debian's packages. The private instances of native.ts need the programs alone, so no
-# service of the packages may start, now or at the next boot. Idempotent; needs root.
+# install-debian.sh PACKAGE...: installs Debian's packages. Who asks for them needs the programs alone, so none of their services may
+# start, now or at the next boot. Idempotent; needs root.
 set -euo pipefail
 
 # One installation at a time: none may remove the policy below while another still needs it.
@@ -8,7 +8,7 @@ exec 9>/run/lock/oncebox-install.lock
 flock 9
 
 missing=()
-for package in mariadb-server-core mariadb-client-core rabbitmq-server; do
+for package in "$@"; do
   [[ $(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true) == installed ]] || missing+=("$package")
 done
 [[ ${#missing[@]} -gt 0 ]] || exit 0
@@ -29,6 +29,11 @@ export DEBIAN_FRONTEND=noninteractive
 apt=(apt-get -q -o DPkg::Lock::Timeout=300)
 "${apt[@]}" update
 "${apt[@]}" install -y --no-install-recommends "${missing[@]}"
-if command -v systemctl >/dev/null && printf '%s\n' "${missing[@]}" | grep -qx rabbitmq-server; then
-  systemctl --quiet disable rabbitmq-server.service epmd.socket epmd.service || true
+if command -v systemctl >/dev/null; then
+  for package in "${missing[@]}"; do
+    case $package in
+      rabbitmq-server) systemctl --quiet disable rabbitmq-server.service epmd.socket epmd.service || true ;;
+      prometheus) systemctl --quiet disable prometheus.service || true ;;
+    esac
+  done
 fi

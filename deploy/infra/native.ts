@@ -1,7 +1,5 @@
-import { spawn } from 'node:child_process';
 import { existsSync, mkdirSync, rmSync } from 'node:fs';
-import { join } from 'node:path';
-import { createInterface } from 'node:readline';
+import { canInstall, install } from './install.ts';
 import { mariadb, startMariadb } from './mariadb.ts';
 import { type OnProgress, runningPid, stop } from './process.ts';
 import { epmd, rabbitmq, startRabbitmq } from './rabbitmq.ts';
@@ -14,7 +12,8 @@ export interface NativeOptions {
   readonly onProgress: OnProgress;
 }
 
-/** The programs of Debian's packages; where they are there, nobody needs to be root. */
+const PACKAGES = ['mariadb-server-core', 'mariadb-client-core', 'rabbitmq-server'];
+/** Their programs; where they are there, nobody needs to be root. */
 const PROGRAMS = [
   '/usr/sbin/mariadbd',
   '/usr/bin/mariadb-install-db',
@@ -25,12 +24,12 @@ const installed = (): boolean => PROGRAMS.every((path) => existsSync(path));
 
 export function nativeIsPossible(): boolean {
   if (process.platform !== 'linux') return false; // processes are recognised by /proc
-  return installed() || (process.getuid?.() === 0 && existsSync('/usr/bin/apt-get'));
+  return installed() || canInstall();
 }
 
 /** Brings both servers up, installing them first if need be; what runs in `dir` already is kept. */
 export async function startNative({ dir, ports, onProgress }: NativeOptions): Promise<Servers> {
-  if (!installed()) await install(onProgress);
+  if (!installed()) await installPrograms(onProgress);
   mkdirSync(dir, { recursive: true });
   const results = await Promise.allSettled([
     startMariadb(dir, ports.database, onProgress),
@@ -56,23 +55,9 @@ export async function removeNative(dir: string): Promise<void> {
   rmSync(dir, { recursive: true, force: true });
 }
 
-async function install(onProgress: OnProgress): Promise<void> {
+async function installPrograms(onProgress: OnProgress): Promise<void> {
   onProgress('installing MariaDB and RabbitMQ from Debian (about a minute)');
-  const script = join(import.meta.dirname, 'install-debian.sh');
-  const child = spawn('/bin/bash', [script], { stdio: ['ignore', 'pipe', 'pipe'] });
-  const output: string[] = [];
-  for (const stream of [child.stdout, child.stderr]) {
-    createInterface({ input: stream }).on('line', (line) => {
-      output.push(line);
-      if (/^(Fetched|Setting up|Err:|E:) ?/.test(line)) onProgress(`  ${line}`);
-    });
-  }
-  const code = await new Promise<number | null>((resolve, reject) => {
-    child.once('error', reject).once('close', resolve);
-  });
-  if (code === 0 && installed()) return;
-  throw new Error(
-    `Debian's packages could not be installed (exit code ${code}); run "apt-get install mariadb-server-core ` +
-      `mariadb-client-core rabbitmq-server" to see why. The end of its output:\n${output.slice(-15).join('\n')}`,
-  );
+  await install(PACKAGES, onProgress);
+  if (!installed())
+    throw new Error(`${PACKAGES.join(', ')} are installed, and not all of ${PROGRAMS.join(', ')} are there`);
 }

@@ -32,6 +32,8 @@ export interface Program {
   kill(signal: NodeJS.Signals): void;
   /** The status of one look at its ops server; undefined when it does not answer within two seconds. */
   probe(path: '/livez' | '/readyz'): Promise<number | undefined>;
+  /** What its ops server answers. @throws when it does not. */
+  page(path: '/readyz' | '/metrics'): Promise<string>;
   /** Waits until it is ready. @throws as `said` does. */
   ready(): Promise<void>;
 }
@@ -108,6 +110,11 @@ export function launch(main: string, environment: Readonly<Record<string, string
       const response = await fetch(`http://127.0.0.1:${port}${path}`, { signal }).catch(() => undefined);
       await response?.body?.cancel();
       return response?.status;
+    },
+    async page(path) {
+      const [, port] = await program.said(/probes on port (\d+)/i);
+      const response = await fetch(`http://127.0.0.1:${port}${path}`, { signal: AbortSignal.timeout(5_000) });
+      return await response.text();
     },
     async ready() {
       await until('be ready', async () => ((await program.probe('/readyz')) === 200 ? true : undefined));

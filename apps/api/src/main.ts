@@ -1,16 +1,21 @@
 import { createServer } from 'node:http';
-import { createInbox, forgetProcessed } from '@oncebox/inbox';
-import { createPool, parseDatabaseUrl } from '@oncebox/mysql';
+import { readRebuilds } from '@oncebox/event-store';
+import { countDeadLetters, createInbox, forgetProcessed, PROCESSED_MESSAGES } from '@oncebox/inbox';
+import { createMetrics, deadLetterSamples, keepReading, rebuildSamples, retentionSample } from '@oncebox/metrics';
+import { createPool, oldestSeconds, parseDatabaseUrl } from '@oncebox/mysql';
 import { connectBroker, createRequester, startConsumer } from '@oncebox/rabbitmq';
 import { createLogger, listen, loadConfig, run, type StopStep, startOpsServer, waitFor } from '@oncebox/service';
 import { createApp } from './app.ts';
 import { config } from './config.ts';
 import { forgetKeys } from './idempotency/retention.ts';
+import { IDEMPOTENCY_KEYS } from './idempotency/store.ts';
 import { ordersConsumer } from './orders/consumer.ts';
 
 const CONNECTIONS = 16;
 /** Of its own, so that a queue that has grown while the api was away takes no connection from the requests. */
 const CONSUMER_CONNECTIONS = 4;
+/** Where the count of dead letters ends. */
+const COUNTED = 10_000;
 /** A client gets this long to send a whole request. What it asks for has its own limit, the transaction's. */
 const TIMEOUTS = { headersTimeout: 10_000, requestTimeout: 30_000 };
 
@@ -19,11 +24,12 @@ const { API_DATABASE_URL, API_PORT, API_OPS_PORT, API_IDEMPOTENCY_HOURS } = sett
 const logger = createLogger({ name: 'api', level: settings.LOG_LEVEL, format: settings.LOG_FORMAT });
 
 await run({ logger }, async (stopping) => {
+  const metrics = createMetrics();
   const pool = createPool(API_DATABASE_URL, { connections: CONNECTIONS });
   const consumerPool = createPool(API_DATABASE_URL, { connections: CONSUMER_CONNECTIONS });
   const database = () => pool.query('SELECT 1');
   // The broker is no check: without it requests are served, and orders wait for what happens to them.
-  const ops = await startOpsServer({ port: API_OPS_PORT, checks: { database }, logger, stopping });
+  const ops = await startOpsServer({ port: API_OPS_PORT, checks: { database }, metrics, logger, stopping });
   const requester =
     settings.AMQP_URL === undefined
       ? undefined
@@ -31,6 +37,26 @@ await run({ logger }, async (stopping) => {
   const app = createApp({ pool, logger, requester, customerCreated: settings.API_CUSTOMER_CREATED_VERSION });
   const http = await listen(createServer(TIMEOUTS, app), { port: API_PORT });
   logger.info(`Listening on port ${http.port}, with the documentation at /docs; probes on port ${ops.port}`);
+
+  if (requester !== undefined) metrics.requests(requester);
+
+  const reading = keepReading(metrics, {
+    databaseUrl: API_DATABASE_URL,
+    of: 'inbox',
+    logger,
+    async read(db, schema) {
+      const letters = deadLetterSamples(schema, await countDeadLetters(db, COUNTED));
+      const rebuilds = rebuildSamples(schema, await readRebuilds(db));
+      const processed = await oldestSeconds(db, PROCESSED_MESSAGES);
+      const keys = await oldestSeconds(db, IDEMPOTENCY_KEYS);
+      return [
+        ...letters,
+        ...rebuilds,
+        retentionSample(schema, PROCESSED_MESSAGES.table, processed, settings.API_RETENTION_HOURS),
+        retentionSample(schema, IDEMPOTENCY_KEYS.table, keys, API_IDEMPOTENCY_HOURS),
+      ];
+    },
+  });
 
   // Not awaited: without its database the api answers 503 and says why, which tells more than a refused connection.
   const { host, port } = parseDatabaseUrl(API_DATABASE_URL);
@@ -52,6 +78,7 @@ await run({ logger }, async (stopping) => {
   } else {
     const broker = connectBroker({ urls: settings.AMQP_URL, name: 'api', logger });
     const consumer = startConsumer({ broker, inbox: createInbox(consumerPool, ordersConsumer), logger, dependency });
+    metrics.consumers(() => [consumer]);
     consuming.push({ name: 'consumer', stop: () => consumer.stop() }, { name: 'broker', stop: () => broker.close() });
   }
 
@@ -61,6 +88,7 @@ await run({ logger }, async (stopping) => {
     { name: 'http server', stop: http.close },
     ...consuming,
     { name: 'retention', stop: () => forgetting },
+    { name: 'readings', stop: () => reading.stop() },
     { name: 'database pools', stop: () => Promise.all([pool.end(), consumerPool.end()]) },
     { name: 'ops server', stop: ops.close },
   ];

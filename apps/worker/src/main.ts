@@ -1,8 +1,16 @@
 import { CheckAvailability } from '@oncebox/contracts';
-import { type Consumer, createInbox, forgetProcessed, type Inbox } from '@oncebox/inbox';
-import { createPool, parseDatabaseUrl } from '@oncebox/mysql';
+import {
+  type Consumer,
+  countDeadLetters,
+  createInbox,
+  forgetProcessed,
+  type Inbox,
+  PROCESSED_MESSAGES,
+} from '@oncebox/inbox';
+import { createMetrics, deadLetterSamples, keepReading, retentionSample, sagaSamples } from '@oncebox/metrics';
+import { createPool, oldestSeconds, parseDatabaseUrl } from '@oncebox/mysql';
 import { connectBroker, startConsumer, startResponder } from '@oncebox/rabbitmq';
-import { forgetSagas, watchTimeouts } from '@oncebox/saga';
+import { countSagas, forgetSagas, SAGAS, watchTimeouts } from '@oncebox/saga';
 import { createLogger, loadConfig, run, startOpsServer } from '@oncebox/service';
 import { workerConfig } from './config.ts';
 import { customerDirectory } from './customer-directory.ts';
@@ -19,6 +27,8 @@ import { welcomeEmail } from './welcome-email.ts';
 /** Fewer than the messages in hand: their transactions are short, and a database shared by many workers has connections to spare. */
 const CONNECTIONS = 20;
 const GATEWAY_CONNECTIONS = 5;
+/** Where the counts of dead letters and sagas end. */
+const COUNTED = 10_000;
 
 const config = loadConfig(workerConfig);
 const logger = createLogger({ name: 'worker', level: config.LOG_LEVEL, format: config.LOG_FORMAT });
@@ -47,6 +57,7 @@ const announced = (inbox: Inbox): Inbox => ({
 });
 
 await run({ logger }, async (stopping) => {
+  const metrics = createMetrics();
   const pool = createPool(config.WORKER_DATABASE_URL, { connections: CONNECTIONS });
   const { host, port } = parseDatabaseUrl(config.WORKER_DATABASE_URL);
   const broker = connectBroker({ urls: config.AMQP_URL, name: 'worker', logger });
@@ -75,12 +86,34 @@ await run({ logger }, async (stopping) => {
   const retention = { keepHours: config.WORKER_RETENTION_HOURS, logger, signal: stopping };
   const forgetting = Promise.all([forgetProcessed(pool, retention), forgetSagas(pool, retention)]);
 
+  metrics.consumers(() => consumers);
+  const reading = keepReading(metrics, {
+    databaseUrl: config.WORKER_DATABASE_URL,
+    of: 'inbox',
+    logger,
+    async read(db, schema) {
+      const letters = deadLetterSamples(schema, await countDeadLetters(db, COUNTED));
+      const sagas = sagaSamples(schema, await countSagas(db, COUNTED));
+      const kept = await Promise.all(
+        [PROCESSED_MESSAGES, SAGAS].map(async (retained) =>
+          retentionSample(schema, retained.table, await oldestSeconds(db, retained), config.WORKER_RETENTION_HOURS),
+        ),
+      );
+      return [...letters, ...sagas, ...kept];
+    },
+  });
+
   const ops = await startOpsServer({
     port: config.WORKER_OPS_PORT,
     logger,
     stopping,
+    metrics,
     checks: {
       database: () => pool.query('SELECT 1'),
+      broker: () => {
+        const state = broker.consuming.state();
+        if (state !== 'connected') throw Object.assign(new Error('no broker'), { code: state.toUpperCase() });
+      },
       consumers: () => {
         if ([...consumers, responder].some(({ consuming }) => !consuming))
           throw Object.assign(new Error('no messages are consumed'), { code: 'NOT_CONSUMING' });
@@ -93,6 +126,7 @@ await run({ logger }, async (stopping) => {
     { name: 'broker', stop: () => broker.close() },
     { name: 'time-outs of sagas', stop: () => watching },
     { name: 'retention', stop: () => forgetting },
+    { name: 'readings', stop: () => reading.stop() },
     { name: 'database', stop: () => Promise.all([pool.end(), gatewayPool.end()]) },
     { name: 'ops server', stop: () => ops.close() },
   ];

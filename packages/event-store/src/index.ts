@@ -10,5 +10,5 @@ export {
 export { EventStoreError, type EventStoreErrorCode, VersionConflictError } from './errors.ts';
 export { type Reader, readEvents } from './events.ts';
 export { isProjection, type Projection } from './projection.ts';
-export { type RebuildOptions, type RebuildProgress, rebuild } from './rebuild.ts';
+export { type RebuildOptions, type RebuildProgress, readRebuilds, rebuild } from './rebuild.ts';
 export { append, load, loadForUpdate } from './stream.ts';

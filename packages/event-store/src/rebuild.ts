@@ -146,3 +146,15 @@ async function removeStray<State, E extends Event>(
   if (ids.length > 0) await tx.query(`DELETE FROM ${from} WHERE ${column} IN (?)`, [ids]);
   return ids.length;
 }
+
+/** Every rebuild that was ever begun: one row for each projection. */
+export async function readRebuilds(
+  db: Pick<Transaction, 'query'>,
+): Promise<
+  readonly { readonly name: string; readonly done: number; readonly total: number; readonly running: boolean }[]
+> {
+  const [rows] = await db.query<(RowDataPacket & { name: string; done: number; total: number; running: number })[]>(
+    'SELECT name, done, total, finished_at IS NULL AS running FROM projection_rebuilds ORDER BY name',
+  );
+  return rows.map(({ name, done, total, running }) => ({ name, done, total, running: running === 1 }));
+}

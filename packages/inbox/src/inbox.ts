@@ -10,6 +10,7 @@ import { heldLetters } from './ordered/letters.ts';
 import { awaken } from './ordered/store.ts';
 import { record } from './record.ts';
 import { register } from './registration.ts';
+import { signal } from './signals.ts';
 import { handleTogether } from './together.ts';
 
 /** Thrown through a transaction to roll it back. */
@@ -43,11 +44,21 @@ export function createInbox(pool: Pool, consumer: Consumer): Inbox {
   const isUnwanted = ({ type, version, replayed }: Received): boolean =>
     replayed === true && consumer.handlingOf(type, version)?.replays === false;
 
+  async function timed<T>(messages: number, work: Promise<T>): Promise<T> {
+    const began = performance.now();
+    try {
+      return await work;
+    } finally {
+      signal('oncebox:inbox:worked', { consumer: name, messages, seconds: (performance.now() - began) / 1_000 });
+    }
+  }
+
   const alone = handleAlone(pool, consumer, isAway);
+  const together = handleTogether(pool, consumer, alone, isAway);
   const handle =
     batch === 1 && ordered === undefined
-      ? alone
-      : inLanes(batch, handleTogether(pool, consumer, alone, isAway), ordered !== undefined);
+      ? (received: Received) => timed(1, alone(received))
+      : inLanes(batch, (messages) => timed(messages.length, together(messages)), ordered !== undefined);
   return {
     name,
     routingKeys,

@@ -5,6 +5,8 @@ export { type Handling, type Incoming, on, onBatch } from './handling.ts';
 export { createInbox } from './inbox.ts';
 export {
   type ConsumerActivity,
+  countDeadLetters,
+  type DeadLetterCounts,
   inboxForgottenBefore,
   type Registration,
   readActivity,
@@ -25,4 +27,4 @@ export {
   type Sent,
 } from './replay.ts';
 export { forgetProcessed, PROCESSED_MESSAGES } from './retention.ts';
-export type { InboxSignal, InboxSignals } from './signals.ts';
+export type { InboxSignal, InboxSignals, WorkedSignal } from './signals.ts';

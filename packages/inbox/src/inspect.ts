@@ -1,4 +1,4 @@
-import type { Pool } from '@oncebox/mysql';
+import type { Pool, Transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 
 // What people and scripts ask of an inbox. Plain reads that lock nothing. Times are ISO 8601 in UTC with microseconds, so that they
@@ -94,4 +94,34 @@ export async function readActivity(pool: Pool, countUpTo: number): Promise<Consu
     activities.push(...rows);
   }
   return activities;
+}
+
+/** Dead letters that wait for a person (`dead`) or for the worker (`replay`), by consumer; a registered one without any has zeros. */
+export interface DeadLetterCounts {
+  readonly consumers: readonly { readonly consumer: string; readonly dead: number; readonly replay: number }[];
+  /** There are more than were counted. */
+  readonly capped: boolean;
+}
+
+// By dead_letters_state, which has all that is read. One limit for all consumers, as the names are not known beforehand.
+const DEAD_LETTERS = `SELECT consumer, SUM(state = 'dead') AS dead, SUM(state = 'replay') AS replay FROM (
+    (SELECT consumer, state FROM dead_letters FORCE INDEX (dead_letters_state) WHERE state = 'dead' LIMIT ?) UNION ALL
+    (SELECT consumer, state FROM dead_letters FORCE INDEX (dead_letters_state) WHERE state = 'replay' LIMIT ?) UNION ALL
+    (SELECT DISTINCT consumer, '' FROM consumers)) AS found
+  GROUP BY consumer ORDER BY consumer`;
+
+/** For a gauge that is read every few seconds: its cost ends at `countUpTo` rows of each state. */
+export async function countDeadLetters(db: Pick<Transaction, 'query'>, countUpTo: number): Promise<DeadLetterCounts> {
+  const [rows] = await db.query<(RowDataPacket & { consumer: string; dead: string; replay: string })[]>(DEAD_LETTERS, [
+    countUpTo,
+    countUpTo,
+  ]);
+  const consumers = rows.map(({ consumer, dead, replay }) => ({
+    consumer,
+    dead: Number(dead),
+    replay: Number(replay),
+  }));
+  const isFull = (state: 'dead' | 'replay'): boolean =>
+    consumers.reduce((sum, each) => sum + each[state], 0) >= countUpTo;
+  return { consumers, capped: isFull('dead') || isFull('replay') };
 }

@@ -8,6 +8,14 @@ export interface InboxSignals {
   readonly 'oncebox:inbox:handled': InboxSignal;
   /** The effect is there to stay; the broker knows nothing of it yet. */
   readonly 'oncebox:inbox:committed': InboxSignal;
+  /** Messages that were handled together have their verdicts. In one transaction when all went well. Not for held messages. */
+  readonly 'oncebox:inbox:worked': WorkedSignal;
+}
+
+export interface WorkedSignal {
+  readonly consumer: string;
+  readonly messages: number;
+  readonly seconds: number;
 }
 
 export interface InboxSignal {

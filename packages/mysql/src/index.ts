@@ -12,7 +12,7 @@ export { type MigrateOptions, migrate, migrationStatus } from './migrate.ts';
 export type { MigrationSet } from './migration-files.ts';
 export type { MigrationState, MigrationStatus } from './migration-plan.ts';
 export { createPool, type DatabaseUrl, type PoolSettings, parseDatabaseUrl } from './pool.ts';
-export { deleteExpired, type ForgetSettings, keepDeleting, type Retained } from './retention.ts';
+export { deleteExpired, type ForgetSettings, keepDeleting, oldestSeconds, type Retained } from './retention.ts';
 export { savepoint } from './savepoint.ts';
 export type { OnProgress } from './session.ts';
 export type { TransactionSignal, TransactionSignals } from './signals.ts';

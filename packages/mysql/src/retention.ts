@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool, RowDataPacket } from 'mysql2/promise';
-import { transaction } from './transaction.ts';
+import { type Transaction, transaction } from './transaction.ts';
 
 /** A table that has a row in `retention`, by which its cleaners take turns. */
 export interface Retained {
@@ -94,4 +94,16 @@ export async function deleteExpired(
     });
   }
   return deleted;
+}
+
+/** Seconds since the oldest row of a table was made, by the database's clock; null in an empty one. One probe of the index on age. */
+export async function oldestSeconds(
+  db: Pick<Transaction, 'query'>,
+  { table, age }: Pick<Retained, 'table' | 'age'>,
+): Promise<number | null> {
+  const [[row]] = await db.query<(RowDataPacket & { seconds: number | null })[]>(
+    'SELECT TIMESTAMPDIFF(SECOND, MIN(??), UTC_TIMESTAMP(6)) AS seconds FROM ??',
+    [age, table],
+  );
+  return row?.seconds ?? null;
 }

@@ -6,13 +6,14 @@ import { keyOf, type OutboxRow, toOutgoing } from './row.ts';
 export interface Dispatched {
   readonly confirmed: OutboxRow[];
   /** Refused by the broker, with its reason. */
-  readonly refused: { row: OutboxRow; reason: string }[];
+  readonly refused: { row: OutboxRow; kind: 'returned' | 'nacked'; reason: string }[];
   /** Can never be sent, with the reason. */
   readonly unsendable: { row: OutboxRow; reason: string }[];
   /** Not sent, because an earlier row of their key was refused or parked in this pass. */
   readonly behind: OutboxRow[];
-  /** Why some outcomes are unknown, when some are. */
+  /** Why some outcomes are unknown, when some are, and of how many messages. */
   outage: string | undefined;
+  unknown: number;
   /** Every row has had its turn, or stands behind one that was refused. */
   complete: boolean;
 }
@@ -39,6 +40,7 @@ export async function dispatch(
     unsendable: [],
     behind: [],
     outage: undefined,
+    unknown: 0,
     complete: true,
   };
   const keys = Map.groupBy(rows, keyOf);
@@ -56,6 +58,7 @@ export async function dispatch(
         }
         if (outcome.kind === 'unknown') {
           result.outage = outcome.reason;
+          result.unknown += 1;
           result.complete = false;
           return;
         }
@@ -63,7 +66,8 @@ export async function dispatch(
           result.unsendable.push({ row, reason: outcome.reason });
           if (row.when_parked === 'continue') continue;
         } else {
-          result.refused.push({ row, reason: `${outcome.kind}: ${outcome.reason}` });
+          const { kind, reason } = outcome;
+          result.refused.push({ row, kind, reason: `${kind}: ${reason}` });
         }
         result.behind.push(...chain.slice(place + 1));
         return;

@@ -6,6 +6,7 @@ import { type PassResult, type PassSettings, pass } from './pass.ts';
 import type { Publisher } from './publisher.ts';
 import { deleteExpired } from './retention.ts';
 import { PARTITIONS } from './row.ts';
+import { signal as tell } from './signals.ts';
 
 /** Two things that log in pino's way. */
 export interface RelayLogger {
@@ -147,13 +148,12 @@ export class Drain {
           `Published messages: [${result.published.join(' ')}]`,
         );
       }
-      if (result.refused > 0 || result.parked > 0) {
-        const { refused, parked } = result;
-        this.#logger.warn(
-          { schema: this.#schema.name, refused, parked },
-          'The broker did not take some messages: see last_error of their rows',
-        );
-      }
+      const { refused, parked } = result;
+      const at = { schema: this.#schema.name };
+      if (refused > 0)
+        this.#logger.warn({ ...at, refused }, 'The broker did not take some messages: they are tried again');
+      if (parked > 0)
+        this.#logger.error({ ...at, parked }, 'Messages can never be sent and are parked: see last_error');
       return result;
     } finally {
       for (const partition of claimed) this.#held.delete(partition);
@@ -182,6 +182,7 @@ export class Drain {
         failures += 1;
         this.#outage = error;
         const { name, server } = this.#schema;
+        tell('oncebox:relay:failed', { schema: name, reason: isUnavailable(error) ? 'database away' : 'error' });
         if (isUnavailable(error)) this.#logger.warn({ schema: name, err: error }, `Waiting for database ${server}`);
         else this.#logger.error({ schema: name, err: error }, `Draining ${name} failed; trying again`);
         await pause(jittered(Math.min(5_000, 100 * 2 ** Math.min(failures, 10))), signal);

@@ -18,6 +18,7 @@ export {
 } from './inspect.ts';
 export type { PassResult } from './pass.ts';
 export type { Outcome, Publisher } from './publisher.ts';
+export { type OutboxReading, readOutbox } from './reading.ts';
 export { createRelay, type Relay, type RelayOptions } from './relay.ts';
 export { type ReleaseOutcome, type RetryOutcome, release, retryNow } from './release.ts';
-export type { PassSignal, RelaySignals } from './signals.ts';
+export type { PassedSignal, PassSignal, RelaySignals } from './signals.ts';

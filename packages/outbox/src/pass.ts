@@ -17,7 +17,7 @@ import type { Publisher } from './publisher.ts';
 import { forget } from './retention.ts';
 import { correlationIdsOf, keyOf, type OutboxRow } from './row.ts';
 import { type Backoff, hold, park, postpone, settle, unblock, waitForHead } from './settle.ts';
-import { signal, signalPass } from './signals.ts';
+import { type PassedSignal, signal, signalPass } from './signals.ts';
 
 export interface PassSettings {
   readonly limits: ReadLimits;
@@ -64,7 +64,9 @@ export async function pass(
   settings: PassSettings,
 ): Promise<PassResult> {
   // A quarter, so that the confirm of the last one and the settling have time, and a stop does not wait for a long key.
-  const sendUntil = performance.now() + Math.min(SENDING_MS, settings.timeoutMs / 4);
+  const began = performance.now();
+  const sendUntil = began + Math.min(SENDING_MS, settings.timeoutMs / 4);
+  let passed: { readonly dispatched: Dispatched; readonly readAt: number; readonly sentAt: number } | undefined;
   const result = await transaction(
     schema.pool,
     async (tx) => {
@@ -84,7 +86,9 @@ export async function pass(
       const blocked = rows.filter(isBlocked);
       if (due.length > 0) await tidy(tx, due, rows, turns, blocked);
       const sendable = rows.filter((row) => !isBlocked(row));
+      const readAt = performance.now();
       const dispatched = await dispatch(sendable, schema.name, publisher, sendUntil);
+      if (rows.length > 0) passed = { dispatched, readAt, sentAt: performance.now() };
       const outcome = {
         published: dispatched.confirmed.map((row) => row.id),
         refused: dispatched.refused.length,
@@ -107,7 +111,33 @@ export async function pass(
     { attempts: 1, timeoutMs: settings.timeoutMs },
   );
   signalPass('committed', schema.name, result);
+  if (passed !== undefined) {
+    const { dispatched, readAt, sentAt } = passed;
+    signal('oncebox:relay:passed', {
+      schema: schema.name,
+      ...countsOf(dispatched),
+      claimSeconds: (readAt - began) / 1_000,
+      publishSeconds: (sentAt - readAt) / 1_000,
+      settleSeconds: (performance.now() - sentAt) / 1_000,
+    });
+  }
   return result;
+}
+
+function countsOf({
+  confirmed,
+  refused,
+  unsendable,
+  unknown,
+}: Dispatched): Pick<PassedSignal, 'confirmed' | 'returned' | 'nacked' | 'unsendable' | 'unknown'> {
+  const returned = refused.filter(({ kind }) => kind === 'returned').length;
+  return {
+    confirmed: confirmed.length,
+    returned,
+    nacked: refused.length - returned,
+    unsendable: unsendable.length,
+    unknown,
+  };
 }
 
 /** For how long a pass sends: a key goes out at one message a confirm, and with a thousand of its rows would outlast the lease. */

@@ -12,6 +12,28 @@ export interface RelaySignals {
   /** The outcomes are written; COMMIT is next. */
   readonly 'oncebox:relay:settled': PassSignal;
   readonly 'oncebox:relay:committed': PassSignal;
+  /** A pass that had rows has ended, whether all of them were sent or not. */
+  readonly 'oncebox:relay:passed': PassedSignal;
+  /** Looking for work, a pass or cleaning threw; it is tried again after a pause. */
+  readonly 'oncebox:relay:failed': { readonly schema: string; readonly reason: 'database away' | 'error' };
+}
+
+/** Messages by what became of them, and seconds. */
+export interface PassedSignal {
+  readonly schema: string;
+  readonly confirmed: number;
+  /** No queue is bound for them. */
+  readonly returned: number;
+  readonly nacked: number;
+  /** Can never be sent: parked. */
+  readonly unsendable: number;
+  /** Sent, and cut off by an outage before the broker answered. */
+  readonly unknown: number;
+  /** From the beginning of the transaction until the rows are read. */
+  readonly claimSeconds: number;
+  readonly publishSeconds: number;
+  /** Writing the outcomes down, the commit included. */
+  readonly settleSeconds: number;
 }
 
 export interface PassSignal {

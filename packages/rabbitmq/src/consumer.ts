@@ -30,6 +30,7 @@ export interface ConsumerOptions {
 }
 
 export interface Consumer {
+  readonly name: string;
   /** Whether the broker sends it messages now. */
   readonly consuming: boolean;
   /** Takes no more messages and resolves when those in hand are settled, however long their handlers take. */
@@ -105,6 +106,7 @@ export function startConsumer({
   }
 
   return {
+    name,
     get consuming() {
       return isConsuming();
     },

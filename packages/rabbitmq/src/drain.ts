@@ -3,6 +3,7 @@ import { classOf, type DeadLetters, deadQueue } from '@oncebox/message';
 import type { ConsumeMessage } from 'amqplib';
 import { openChannel } from './channel.ts';
 import { deadLetterOf } from './dead-letter.ts';
+import { watchDepth } from './depth.ts';
 import type { Logger } from './logger.ts';
 import { pauseMs, persist } from './persist.ts';
 import { idsOf } from './session.ts';
@@ -37,7 +38,8 @@ export async function drainDeadQueue(options: DrainOptions): Promise<void> {
   const live = async (): Promise<void> => {
     const connection = await Promise.race([consuming.connected(), stopped]);
     if (connection === undefined) return;
-    const { channel, closed, ended, close } = await openChannel(connection);
+    const opened = await openChannel(connection);
+    const { channel, closed, ended, close } = opened;
     const inHand = new Set<Promise<void>>();
     const ending = AbortSignal.any([closed, stop]);
 
@@ -66,6 +68,7 @@ export async function drainDeadQueue(options: DrainOptions): Promise<void> {
         void work.finally(() => inHand.delete(work));
       });
       await subscription.widen(PREFETCH);
+      void watchDepth(opened, name, deadQueue(name));
       const failure = await Promise.race([ended, stopped, cancelled.promise]);
       await subscription.widen(0);
       // Not for those of a channel that is gone: the broker sends them again, and whoever keeps one twice keeps one.

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { classOf, type Inbox } from '@oncebox/message';
 import type { Logger } from './logger.ts';
 import { persist } from './persist.ts';
+import { signal } from './signals.ts';
 
 /** Between two looks for held messages that are due; each is one read of an index. */
 const POLL_MS = 200;
@@ -24,6 +25,10 @@ export async function handleHeldMessages({ name, handleHeld, isReady, logger, st
   const live = async (): Promise<void> => {
     while (!stop.aborted) {
       const outcome = isReady() ? await handleHeld() : undefined;
+      if (outcome !== undefined) {
+        const result = outcome.failure === undefined ? 'handled' : outcome.dead ? 'dead' : 'retried';
+        signal('oncebox:consumer:settled', { consumer: name, result, occurredAt: undefined });
+      }
       if (outcome?.failure !== undefined) {
         const { messageId, correlationId, attempts, dead, failure } = outcome;
         const fields = { consumer: name, messageId, correlationId, attempts, error: classOf(failure) };

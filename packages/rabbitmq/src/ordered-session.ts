@@ -12,9 +12,11 @@ import {
 import type { ChannelModel, ConsumeMessage } from 'amqplib';
 import { openChannel } from './channel.ts';
 import { copyTo, failedAttempts, originalProperties, originalRoutingKey } from './copies.ts';
+import { watchDepth } from './depth.ts';
 import type { Sender } from './sender.ts';
 import { deliveriesBefore, FLUSH_MS, handledBy, idsOf, type Session, type SessionOptions, whereOf } from './session.ts';
-import { signal } from './signals.ts';
+import { tellSettled } from './settled.ts';
+import { type SettledSignal, signal } from './signals.ts';
 import { declareOrderedConsumer } from './topology.ts';
 
 /**
@@ -43,7 +45,8 @@ export async function openOrderedSession(
   { inbox, queue, logger }: OrderedSessionOptions,
 ): Promise<Session> {
   const { name } = inbox;
-  const { channel, closed, ended, close } = await openChannel(connection);
+  const live = await openChannel(connection);
+  const { channel, closed, ended, close } = live;
   const inHand = new Set<Promise<void>>();
   let finishing: Promise<void> | undefined;
   let settledAt = 0;
@@ -89,7 +92,7 @@ export async function openOrderedSession(
       const fields = { consumer: name, ...idsOf(message), attempts: 1, error: classOf(failure), at: whereOf(failure) };
       logger.warn(fields, 'handling failed; the message and those of its key behind it are held');
     }
-    ack(message);
+    ack(message, verdict.kind);
   }
 
   /** It has no id, or no type, so that it has no place in any order either. */
@@ -101,15 +104,19 @@ export async function openOrderedSession(
     );
     const outcome = await sender.send(copyTo(deadQueue(name), message, { consumer: name, attempts, error }));
     if (closed.aborted) return;
-    if (outcome.kind === 'confirmed') return ack(message);
-    if (outcome.kind === 'unsendable') return channel.reject(message, false);
+    if (outcome.kind === 'confirmed') return ack(message, 'dead');
+    if (outcome.kind === 'unsendable') {
+      channel.reject(message, false);
+      return tellSettled(name, message, 'dead');
+    }
     void finish();
   }
 
-  function ack(message: ConsumeMessage): void {
+  function ack(message: ConsumeMessage, result: SettledSignal['result']): void {
     settledAt = performance.now();
     channel.ack(message);
     signal('oncebox:consumer:acked', { consumer: name, messageId: message.properties.messageId });
+    tellSettled(name, message, result);
   }
 
   function finish(): Promise<void> {
@@ -126,6 +133,7 @@ export async function openOrderedSession(
     await inbox.register();
     await channel.prefetch(PREFETCH);
     await channel.consume(queue, take);
+    void watchDepth(live, name, queue);
   } catch (error) {
     await close();
     throw error;

@@ -15,10 +15,12 @@ import {
 import type { ChannelModel, ConsumeMessage } from 'amqplib';
 import { openChannel } from './channel.ts';
 import { copyTo, failedAttempts, originalRoutingKey } from './copies.ts';
+import { watchDepth } from './depth.ts';
 import type { Logger } from './logger.ts';
 import { pauseMs } from './persist.ts';
 import type { Sender } from './sender.ts';
-import { signal } from './signals.ts';
+import { tellSettled } from './settled.ts';
+import { type SettledSignal, signal } from './signals.ts';
 import { subscribe } from './subscription.ts';
 import { declareConsumer } from './topology.ts';
 
@@ -54,7 +56,8 @@ export const FLUSH_MS = 300;
 export async function openSession(connection: ChannelModel, sender: Sender, options: SessionOptions): Promise<Session> {
   const { inbox, prefetch, deliveryLimit, logger } = options;
   const { name, retryDelaysMs } = inbox;
-  const { channel, closed, ended, close } = await openChannel(connection);
+  const live = await openChannel(connection);
+  const { channel, closed, ended, close } = live;
   const finished = new AbortController();
   const ending = AbortSignal.any([finished.signal, closed]);
   const inHand = new Set<Promise<void>>();
@@ -101,7 +104,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     // With its channel gone, the broker has taken the message back and sends it again; the inbox knows what is done.
     if (closed.aborted) return;
     settledAt = performance.now();
-    if (!('error' in verdict)) return ack(message);
+    if (!('error' in verdict)) return ack(message, verdict.kind);
     if (verdict.kind === 'unavailable') return channel.nack(message, false, true); // finishing during an outage
     const { error } = verdict;
     const attempts = failedAttempts(message) + 1;
@@ -114,16 +117,20 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     const outcome = await sender.send(copyTo(queue, message, { consumer: name, attempts, error }));
     if (closed.aborted) return;
     settledAt = performance.now();
-    if (outcome.kind === 'confirmed') return ack(message);
+    if (outcome.kind === 'confirmed') return ack(message, retryInMs === undefined ? 'dead' : 'retried');
     // Its headers leave no room for ours. The broker can move it by itself, to the dead queue and without our record.
-    if (outcome.kind === 'unsendable') return channel.reject(message, false);
+    if (outcome.kind === 'unsendable') {
+      channel.reject(message, false);
+      return tellSettled(name, message, 'dead');
+    }
     logger.warn({ consumer: name, ...idsOf(message) }, `not moved to ${queue}, so it goes back: ${outcome.reason}`);
     void finish();
   }
 
-  function ack(message: ConsumeMessage): void {
+  function ack(message: ConsumeMessage, result: SettledSignal['result']): void {
     channel.ack(message);
     signal('oncebox:consumer:acked', { consumer: name, messageId: message.properties.messageId });
+    tellSettled(name, message, result);
   }
 
   async function judge(message: ConsumeMessage): Promise<Verdict> {
@@ -186,6 +193,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
   }
 
   await subscription.widen(1);
+  void watchDepth(live, name, name);
   return {
     get consuming() {
       return subscription.width > 0;

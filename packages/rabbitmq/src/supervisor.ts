@@ -2,6 +2,7 @@ import { type ChannelModel, connect } from 'amqplib';
 import { BrokerError, reasonOf } from './errors.ts';
 import type { Logger } from './logger.ts';
 import { persist } from './persist.ts';
+import { signal } from './signals.ts';
 
 /** `blocked`: the broker takes no messages on this connection, because of its memory or disk alarm. */
 export type ConnectionState = 'connected' | 'connecting' | 'blocked' | 'closed';
@@ -46,7 +47,13 @@ export function superviseConnection({ urls, name, logger }: SupervisorOptions): 
   brokerOf(0);
   const stop = new AbortController();
   let attempts = 0;
-  let state: ConnectionState = 'connecting';
+  let state: ConnectionState = 'closed';
+  const become = (next: ConnectionState): void => {
+    if (next === state) return;
+    state = next;
+    signal('oncebox:broker:connection', { connection: name, state });
+  };
+  become('connecting');
   let live: ChannelModel | undefined;
   let next = awaited<ChannelModel>();
   let cut: (reason: Error) => void = () => undefined;
@@ -75,11 +82,11 @@ export function superviseConnection({ urls, name, logger }: SupervisorOptions): 
         ended.resolve();
       });
       connection.on('blocked', (why) => {
-        state = 'blocked';
+        become('blocked');
         logger.warn(at, `the broker blocks publishers: ${why}`);
       });
       connection.on('unblocked', () => {
-        state = 'connected';
+        become('connected');
         logger.info(at, 'the broker takes messages again');
       });
       // A connection that the broker closed in the same breath as it opened has had its `close` before we could listen;
@@ -87,7 +94,7 @@ export function superviseConnection({ urls, name, logger }: SupervisorOptions): 
       const asked = await connection.createChannel();
       await Promise.race([asked.close(), ended.promise.then(() => Promise.reject(reason))]);
       clearTimeout(timer);
-      state = 'connected';
+      become('connected');
       live = connection;
       next.resolve(connection);
       logger.info(at, `connected to broker ${address}`);
@@ -104,12 +111,12 @@ export function superviseConnection({ urls, name, logger }: SupervisorOptions): 
       socket.abort(); // after a close too: amqplib only ends its side, and a dead peer never ends the other
       if (live !== undefined) next = awaited();
       live = undefined;
-      state = 'connecting';
+      become('connecting');
     }
   };
 
   const ended = persist(lifetime, stop.signal, () => undefined).finally(() => {
-    state = 'closed';
+    become('closed');
     next.reject(new BrokerError('ONCEBOX_BROKER_CLOSED', 'The connection to the broker was closed by its own process'));
   });
 

@@ -1,5 +1,5 @@
 import { decodeLineage } from '@oncebox/message';
-import { type Pool, transaction } from '@oncebox/mysql';
+import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import type { Position } from './machine.ts';
 import { lock, remember, type SagaKey } from './store.ts';
@@ -62,6 +62,47 @@ export async function findSagas(pool: Pool, id: string): Promise<SagaDetails[]> 
       return { ...entry, correlationId: decodeLineage(lineage).correlationId ?? null, history };
     }),
   );
+}
+
+/** Sagas of one name in one state. */
+export interface SagaCount {
+  readonly name: string;
+  readonly state: SagaState;
+  readonly count: number;
+  /** Since the oldest of them began, by the database's clock; null for those that have ended. */
+  readonly oldestSeconds: number | null;
+}
+
+// By sagas_state, whose entries hold the name; those that have not ended also say since when, which takes their rows.
+const ended = (state: 'completed' | 'compensated'): string =>
+  `(SELECT name, state, NULL AS since FROM sagas FORCE INDEX (sagas_state) WHERE state = '${state}' LIMIT ?)`;
+const unfinished = (state: 'running' | 'stuck'): string =>
+  `(SELECT name, state, created_at AS since FROM sagas FORCE INDEX (sagas_state)
+     WHERE state = '${state}' ORDER BY updated_at LIMIT ?)`;
+const COUNTS = `SELECT name, state, COUNT(*) AS count,
+    TIMESTAMPDIFF(MICROSECOND, MIN(since), UTC_TIMESTAMP(6)) / 1000000 AS oldestSeconds
+  FROM (${[unfinished('running'), unfinished('stuck'), ended('completed'), ended('compensated')].join(' UNION ALL ')}) AS found
+  GROUP BY name, state ORDER BY name, state`;
+
+/**
+ * For a gauge that is read every few seconds: it ends at `countUpTo` sagas of each state, in the unfinished ones with those whose last
+ * change is longest ago.
+ */
+export async function countSagas(
+  db: Pick<Transaction, 'query'>,
+  countUpTo: number,
+): Promise<{ readonly sagas: readonly SagaCount[]; readonly capped: readonly SagaState[] }> {
+  const [rows] = await db.query<(RowDataPacket & SagaCount)[]>(COUNTS, Array(4).fill(countUpTo));
+  const sagas = rows.map(({ name, state, count, oldestSeconds }) => ({
+    name,
+    state,
+    count,
+    oldestSeconds: oldestSeconds === null ? null : Number(oldestSeconds),
+  }));
+  const totals = Map.groupBy(sagas, ({ state }) => state);
+  const isFull = (found: readonly SagaCount[]): boolean =>
+    found.reduce((sum, { count }) => sum + count, 0) >= countUpTo;
+  return { sagas, capped: [...totals].filter(([, found]) => isFull(found)).map(([state]) => state) };
 }
 
 export type ResumeOutcome = 'resumed' | 'running' | 'ended' | 'unknown';

@@ -1,7 +1,7 @@
 import { type ForgetSettings, keepDeleting, type Pool } from '@oncebox/mysql';
 
 /** `ended_at` is NULL until a saga has ended, so no other is ever old enough. Its history goes with it. */
-const SAGAS = { table: 'sagas', key: ['name', 'id'], age: 'ended_at' } as const;
+export const SAGAS = { table: 'sagas', key: ['name', 'id'], age: 'ended_at' } as const;
 
 /**
  * Deletes sagas that ended more than `keepHours` ago, now and from time to time. Keep them for as long as the ids of processed

@@ -1,18 +1,22 @@
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Listening } from './http-server.ts';
-import { type Check, startOpsServer } from './ops.ts';
+import { type Check, type MetricsPage, startOpsServer } from './ops.ts';
 
 let ops: Listening;
 let stopping: AbortController;
 let lines: string[];
 const checks: Record<string, Check> = {};
+const metrics: MetricsPage = {
+  contentType: 'text/plain; version=0.0.4',
+  render: async (found) => `ready ${JSON.stringify(found)}`,
+};
 
 beforeEach(async () => {
   stopping = new AbortController();
   lines = [];
   const logger = pino({}, { write: (line: string) => void lines.push(JSON.parse(line).msg) });
-  ops = await startOpsServer({ port: 0, host: '127.0.0.1', checks, logger, stopping: stopping.signal });
+  ops = await startOpsServer({ port: 0, host: '127.0.0.1', checks, metrics, logger, stopping: stopping.signal });
 });
 afterEach(() => ops.close());
 
@@ -69,6 +73,7 @@ it('says so when its port is taken', async () => {
     port: ops.port,
     host: '127.0.0.1',
     checks,
+    metrics,
     logger: pino({ level: 'silent' }),
     stopping: stopping.signal,
   });

@@ -6,8 +6,16 @@ import { type Listening, type ListenSettings, listen } from './http-server.ts';
 /** Resolves when the dependency answers. The code of what it throws is shown to whoever asks; its message is not. */
 export type Check = () => Promise<unknown> | unknown;
 
+/** What `/metrics` shows; `createMetrics` of @oncebox/metrics makes one. */
+export interface MetricsPage {
+  readonly contentType: string;
+  /** @param checks whether each dependency is there now, so that readiness has a history. */
+  render(checks: Readonly<Record<string, boolean>>): Promise<string>;
+}
+
 export interface OpsSettings extends ListenSettings {
   readonly checks: Readonly<Record<string, Check>>;
+  readonly metrics: MetricsPage;
   readonly logger: Logger;
   /** Once aborted, the process is not ready, whatever its dependencies say: a load balancer should send nothing more. */
   readonly stopping: AbortSignal;
@@ -15,13 +23,21 @@ export interface OpsSettings extends ListenSettings {
 
 /** Milliseconds for one check: less than the second or more that whoever probes will wait. */
 const CHECK_TIMEOUT_MS = 1_000;
+const PATHS: readonly string[] = ['/livez', '/readyz', '/metrics'];
 
 /**
  * Serves the probes of a process, on a port of their own, so that they are not open to whoever may call the service:
- * `/livez` answers 200 while the event loop turns and asks nobody, since restarting a process does not cure its database;
- * `/readyz` answers 200, or 503 and which dependency is missing. Logs each change from ready to not ready and back.
+ * `/livez` answers 200 while the event loop turns and asks nobody, since restarting a process does not cure its database; a
+ * loop that does not turn answers nothing, and the probe times out. `/readyz` answers 200, or 503 and which dependency is missing;
+ * `/metrics` asks the same and shows it among the metrics. Logs each change from ready to not ready and back.
  */
-export async function startOpsServer({ checks, logger, stopping, ...address }: OpsSettings): Promise<Listening> {
+export async function startOpsServer({
+  checks,
+  metrics,
+  logger,
+  stopping,
+  ...address
+}: OpsSettings): Promise<Listening> {
   let last = '';
   const readiness = async () => {
     const results = await Promise.all(
@@ -36,16 +52,21 @@ export async function startOpsServer({ checks, logger, stopping, ...address }: O
   };
 
   const answer: RequestListener = async (request, response) => {
-    const send = (status: number, body: unknown, headers: Record<string, string> = {}) =>
+    const sendText = (status: number, text: string, headers: Record<string, string>) =>
       response
-        .writeHead(status, { 'content-type': 'application/json', 'cache-control': 'no-store', ...headers })
-        .end(request.method === 'HEAD' ? undefined : `${JSON.stringify(body)}\n`);
-    const path = request.url?.split('?', 1)[0];
-    if (path !== '/livez' && path !== '/readyz') return send(404, { error: 'Here are /livez and /readyz' });
+        .writeHead(status, { 'cache-control': 'no-store', ...headers })
+        .end(request.method === 'HEAD' ? undefined : text);
+    const send = (status: number, body: unknown, headers: Record<string, string> = {}) =>
+      sendText(status, `${JSON.stringify(body)}\n`, { 'content-type': 'application/json', ...headers });
+    const path = request.url?.split('?', 1)[0] ?? '';
+    if (!PATHS.includes(path)) return send(404, { error: `Here are ${PATHS.join(', ')}` });
     if (request.method !== 'GET' && request.method !== 'HEAD') return send(405, {}, { allow: 'GET, HEAD' });
     if (path === '/livez') return send(200, { live: true });
     const result = await readiness();
-    return send(result.ready ? 200 : 503, result);
+    if (path === '/readyz') return send(result.ready ? 200 : 503, result);
+    const isThere = Object.entries(result.checks).map(([name, found]) => [name, found === 'ok'] as const);
+    const text = await metrics.render(Object.fromEntries(isThere));
+    return sendText(200, text, { 'content-type': metrics.contentType });
   };
   return listen(createServer(answer), address);
 }
