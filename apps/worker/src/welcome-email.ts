@@ -1,16 +1,22 @@
 import { CustomerCreated } from '@oncebox/contracts';
-import { defineConsumer, on } from '@oncebox/inbox';
+import { defineConsumer, onBatch } from '@oncebox/inbox';
 
-/** Welcomes each new customer once. A row of `emails` stands for the e-mail. */
+/** Welcomes each new customer once. A row of `emails` stands for the e-mail; one statement writes those of a whole batch. */
 export const welcomeEmail = defineConsumer({
   name: 'welcome-email',
   handlers: [
-    on(CustomerCreated, {
-      async handle(tx, { id, payload: { customerId, name, email } }) {
-        await tx.execute(
-          'INSERT INTO emails (message_id, customer_id, recipient, subject, body) VALUES (?, ?, ?, ?, ?)',
-          [id, customerId, email, 'Welcome', `Welcome, ${name}!`],
-        );
+    onBatch(CustomerCreated, {
+      async handle(tx, messages) {
+        // A query: as a prepared statement, each number of rows would be another.
+        await tx.query('INSERT INTO emails (message_id, customer_id, recipient, subject, body) VALUES ?', [
+          messages.map(({ id, payload: { customerId, name, email } }) => [
+            id,
+            customerId,
+            email,
+            'Welcome',
+            `Welcome, ${name}!`,
+          ]),
+        ]);
       },
     }),
   ],

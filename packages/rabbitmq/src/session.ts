@@ -1,12 +1,12 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { classOf, deadQueue, fromWire, type Inbox, type Received, retryQueue, type Verdict } from '@oncebox/message';
 import type { ChannelModel, ConsumeMessage } from 'amqplib';
+import { openAcks } from './acks.ts';
 import { openChannel } from './channel.ts';
 import { copyTo, failedAttempts, originalRoutingKey } from './copies.ts';
 import type { Logger } from './logger.ts';
 import { pauseMs } from './persist.ts';
 import type { Sender } from './sender.ts';
-import { signal } from './signals.ts';
 import { subscribe } from './subscription.ts';
 import { declareConsumer } from './topology.ts';
 
@@ -43,6 +43,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
   const { inbox, prefetch, deliveryLimit, logger } = options;
   const { name, retryDelaysMs } = inbox;
   const { channel, closed, ended, close } = await openChannel(connection);
+  const acks = openAcks(name, { channel, closed });
   const finished = new AbortController();
   const ending = AbortSignal.any([finished.signal, closed]);
   const inHand = new Set<Promise<void>>();
@@ -68,6 +69,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
       void finish();
       return;
     }
+    acks.expect(message);
     if (narrow && isFirstDelivery(message) && outage === undefined && !ending.aborted) {
       narrow = false;
       void subscription.widen(prefetch);
@@ -88,7 +90,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     // With its channel gone, the broker has taken the message back and sends it again; the inbox knows what is done.
     if (closed.aborted) return;
     settledAt = performance.now();
-    if (!('error' in verdict)) return ack(message);
+    if (!('error' in verdict)) return acks.ack(message);
     if (verdict.kind === 'unavailable') return channel.nack(message, false, true); // finishing during an outage
     const { error } = verdict;
     const attempts = failedAttempts(message) + 1;
@@ -101,16 +103,11 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     const outcome = await sender.send(copyTo(queue, message, { consumer: name, attempts, error }));
     if (closed.aborted) return;
     settledAt = performance.now();
-    if (outcome.kind === 'confirmed') return ack(message);
+    if (outcome.kind === 'confirmed') return acks.ack(message);
     // Its headers leave no room for ours. The broker can move it by itself, to the dead queue and without our record.
-    if (outcome.kind === 'unsendable') return channel.reject(message, false);
+    if (outcome.kind === 'unsendable') return acks.reject(message);
     logger.warn({ consumer: name, ...idsOf(message) }, `not moved to ${queue}, so it goes back: ${outcome.reason}`);
     void finish();
-  }
-
-  function ack(message: ConsumeMessage): void {
-    channel.ack(message);
-    signal('oncebox:consumer:acked', { consumer: name, messageId: message.properties.messageId });
   }
 
   async function judge(message: ConsumeMessage): Promise<Verdict> {
