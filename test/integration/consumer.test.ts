@@ -32,6 +32,25 @@ test('a message is acknowledged when its handler is done', async () => {
   expect(await vhost.depth(name)).toBe(0);
 });
 
+test('acknowledging later messages leaves an earlier one that is still in hand alone', async () => {
+  const name = newName();
+  const gate = Promise.withResolvers<Verdict>();
+  const seen: string[] = [];
+  const handle = async ({ id }: Received): Promise<Verdict> => {
+    seen.push(id);
+    return id === slow ? gate.promise : handled;
+  };
+  const consumer = await consume(name, handle, { prefetch: 4 });
+  const slow = send(name);
+  for (let i = 0; i < 9; i++) send(name);
+  await expect.poll(() => seen.length, PATIENCE).toBe(10);
+  const stopping = consumer.stop();
+  gate.resolve({ kind: 'unavailable', error: new Error('away') });
+  await stopping;
+  expect(await vhost.depth(name)).toBe(1);
+  expect((await read(name)).properties.messageId).toBe(slow);
+});
+
 test('stop waits for the handlers of what is in hand, so nothing is handled twice', async () => {
   const name = newName();
   const counts = new Map<string, number>();

@@ -1,6 +1,6 @@
 import { createPool, errnoOf, fromConnection, isUnavailable, type Pool, savepoint, transaction } from '@oncebox/mysql';
 import { createConnection } from 'mysql2';
-import type { RowDataPacket } from 'mysql2/promise';
+import { createPool as createMysqlPool, type RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
 import { createSchemas, type TestSchemas } from '../support/schemas.ts';
 
@@ -109,22 +109,30 @@ describe('transaction', () => {
     blocker.release();
   });
 
-  it('reads at READ COMMITTED, and leaves the isolation of the session as it was', async () => {
-    const single = createPool(schemas.shop.adminUrl, { connections: 1 });
-    await transaction(single, async (tx) => {
-      await tx.query('SELECT * FROM account');
-      await admin.query('UPDATE account SET balance = balance + 7 WHERE id = 1');
-      const [[row]] = await tx.query<(RowDataPacket & { balance: number })[]>(
-        'SELECT balance FROM account WHERE id = 1',
+  it('reads at READ COMMITTED on any pool, and leaves the isolation of the sessions of a foreign one as it was', async () => {
+    const foreign = createMysqlPool({ uri: schemas.shop.adminUrl, connectionLimit: 1 });
+    const own = createPool(schemas.shop.adminUrl, { connections: 1 });
+    for (const [single, isolation] of [
+      [foreign, 'REPEATABLE-READ'],
+      [own, 'READ-COMMITTED'],
+    ] as const) {
+      for (let round = 0; round < 2; round++) {
+        await transaction(single, async (tx) => {
+          await tx.query('SELECT * FROM account');
+          await admin.query('UPDATE account SET balance = balance + 7 WHERE id = 1');
+          const [[row]] = await tx.query<(RowDataPacket & { balance: number })[]>(
+            'SELECT balance FROM account WHERE id = 1',
+          );
+          expect(row?.balance).toBe((await balances())[0]);
+        });
+      }
+      // @@transaction_isolation is MySQL's name for it, @@tx_isolation MariaDB's.
+      const [[session]] = await single.query<RowDataPacket[]>(
+        "SHOW VARIABLES WHERE Variable_name IN ('transaction_isolation', 'tx_isolation')",
       );
-      expect(row?.balance).toBe((await balances())[0]);
-    });
-    // @@transaction_isolation is MySQL's name for it, @@tx_isolation MariaDB's.
-    const [[session]] = await single.query<RowDataPacket[]>(
-      "SHOW VARIABLES WHERE Variable_name IN ('transaction_isolation', 'tx_isolation')",
-    );
-    expect(session?.['Value']).toBe('REPEATABLE-READ');
-    await single.end();
+      expect(session?.['Value']).toBe(isolation);
+      await single.end();
+    }
   });
 
   it('destroys a connection that does not answer in time, and frees what it had locked', async () => {

@@ -1,5 +1,5 @@
 import { CustomerCreated } from '@oncebox/contracts';
-import { defineConsumer, on } from '@oncebox/inbox';
+import { defineConsumer, onBatch } from '@oncebox/inbox';
 
 /** English for every language that is not here. */
 const GREETINGS: Readonly<Record<string, { readonly subject: string; readonly to: (name: string) => string }>> = {
@@ -7,17 +7,19 @@ const GREETINGS: Readonly<Record<string, { readonly subject: string; readonly to
 };
 const ENGLISH = { subject: 'Welcome', to: (name: string) => `Welcome, ${name}!` };
 
-/** Welcomes each new customer once. A row of `emails` stands for the e-mail. */
+/** Welcomes each new customer once. A row of `emails` stands for the e-mail; one statement writes those of a whole batch. */
 export const welcomeEmail = defineConsumer({
   name: 'welcome-email',
   handlers: [
-    on(CustomerCreated, {
-      async handle(tx, { id, payload: { customerId, name, email, language } }) {
-        const { subject, to } = GREETINGS[language] ?? ENGLISH;
-        await tx.execute(
-          'INSERT INTO emails (message_id, customer_id, recipient, subject, body) VALUES (?, ?, ?, ?, ?)',
-          [id, customerId, email, subject, to(name)],
-        );
+    onBatch(CustomerCreated, {
+      async handle(tx, messages) {
+        // A query: as a prepared statement, each number of rows would be another.
+        await tx.query('INSERT INTO emails (message_id, customer_id, recipient, subject, body) VALUES ?', [
+          messages.map(({ id, payload: { customerId, name, email, language } }) => {
+            const { subject, to } = GREETINGS[language] ?? ENGLISH;
+            return [id, customerId, email, subject, to(name)];
+          }),
+        ]);
       },
     }),
   ],

@@ -70,7 +70,8 @@ export function countConsumers(registry: Registry): (read: () => readonly Consum
   return (read) => {
     // As in countRelay: the first failure must be one.
     for (const { name: consumer } of read())
-      for (const result of ['handled', 'duplicate', 'retried', 'dead', 'held', 'skipped']) messages.inc({ consumer, result }, 0);
+      for (const result of ['handled', 'duplicate', 'retried', 'dead', 'held', 'skipped'])
+        messages.inc({ consumer, result }, 0);
     new Gauge({
       name: 'oncebox_consumer_consuming',
       help: '1 while the broker sends the consumer messages.',

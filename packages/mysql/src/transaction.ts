@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool, PoolConnection } from 'mysql2/promise';
 import { DatabaseError, errnoOf, isContention, isUnavailable } from './errors.ts';
+import { isReadCommitted } from './pool.ts';
 import { signal } from './signals.ts';
 
 declare const begun: unique symbol;
@@ -148,8 +149,10 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
   const bounded = <R>(promise: Promise<R>): Promise<R> => Promise.race([promise, deadline.promise]);
   let committing = false;
   try {
-    // SET TRANSACTION is for the next transaction only; SET SESSION would leak to the connection's next borrower.
-    await bounded(connection.query('SET TRANSACTION ISOLATION LEVEL READ COMMITTED'));
+    if (!isReadCommitted(connection)) {
+      // SET TRANSACTION is for the next transaction only; SET SESSION would leak to the connection's next borrower.
+      await bounded(connection.query('SET TRANSACTION ISOLATION LEVEL READ COMMITTED'));
+    }
     await bounded(connection.query('START TRANSACTION'));
     const result = await bounded(work(tx));
     end();

@@ -13,6 +13,7 @@ import {
   type Verdict,
 } from '@oncebox/message';
 import type { ChannelModel, ConsumeMessage } from 'amqplib';
+import { openAcks } from './acks.ts';
 import { openChannel } from './channel.ts';
 import { copyTo, failedAttempts, originalRoutingKey } from './copies.ts';
 import { watchDepth } from './depth.ts';
@@ -20,7 +21,7 @@ import type { Logger } from './logger.ts';
 import { pauseMs } from './persist.ts';
 import type { Sender } from './sender.ts';
 import { tellSettled } from './settled.ts';
-import { type SettledSignal, signal } from './signals.ts';
+import type { SettledSignal } from './signals.ts';
 import { subscribe } from './subscription.ts';
 import { declareConsumer } from './topology.ts';
 
@@ -58,6 +59,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
   const { name, retryDelaysMs } = inbox;
   const live = await openChannel(connection);
   const { channel, closed, ended, close } = live;
+  const acks = openAcks(name, live);
   const finished = new AbortController();
   const ending = AbortSignal.any([finished.signal, closed]);
   const inHand = new Set<Promise<void>>();
@@ -83,6 +85,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
       void finish();
       return;
     }
+    acks.expect(message);
     if (narrow && isFirstDelivery(message) && outage === undefined && !ending.aborted) {
       narrow = false;
       void subscription.widen(prefetch);
@@ -120,7 +123,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     if (outcome.kind === 'confirmed') return ack(message, retryInMs === undefined ? 'dead' : 'retried');
     // Its headers leave no room for ours. The broker can move it by itself, to the dead queue and without our record.
     if (outcome.kind === 'unsendable') {
-      channel.reject(message, false);
+      acks.reject(message);
       return tellSettled(name, message, 'dead');
     }
     logger.warn({ consumer: name, ...idsOf(message) }, `not moved to ${queue}, so it goes back: ${outcome.reason}`);
@@ -128,8 +131,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
   }
 
   function ack(message: ConsumeMessage, result: SettledSignal['result']): void {
-    channel.ack(message);
-    signal('oncebox:consumer:acked', { consumer: name, messageId: message.properties.messageId });
+    acks.ack(message);
     tellSettled(name, message, result);
   }
 

@@ -1,0 +1,55 @@
+import type { ConsumeMessage } from 'amqplib';
+import type { LiveChannel } from './channel.ts';
+import { signal } from './signals.ts';
+
+/** The acknowledgements of one channel, of which every delivery must be told. */
+export interface Acks {
+  /** A message has come. */
+  expect(message: ConsumeMessage): void;
+  /** It is settled. */
+  ack(message: ConsumeMessage): void;
+  /** The broker is to move it to the dead queue. */
+  reject(message: ConsumeMessage): void;
+}
+
+/**
+ * Gathers what is acknowledged in one turn of the loop, a batch as a rule, into as few frames as its order allows: one for all
+ * messages up to the oldest that is not settled, and one for each behind it. amqplib makes a system call of each frame.
+ */
+export function openAcks(consumer: string, { channel, closed }: Pick<LiveChannel, 'channel' | 'closed'>): Acks {
+  const unsettled = new Set<number>(); // delivery tags, which rise
+  let settled: ConsumeMessage[] = [];
+
+  function flush(): void {
+    const messages = settled;
+    settled = [];
+    if (closed.aborted) return; // the broker has taken all of them back
+    const [oldest = Number.POSITIVE_INFINITY] = unsettled;
+    let upTo: ConsumeMessage | undefined;
+    for (const message of messages) {
+      const { deliveryTag } = message.fields;
+      if (deliveryTag > oldest) channel.ack(message);
+      else if (upTo === undefined || deliveryTag > upTo.fields.deliveryTag) upTo = message;
+    }
+    if (upTo !== undefined) channel.ack(upTo, true);
+    for (const { properties } of messages) {
+      signal('oncebox:consumer:acked', { consumer, messageId: properties.messageId });
+    }
+  }
+
+  return {
+    expect({ fields }) {
+      unsettled.add(fields.deliveryTag);
+    },
+    ack(message) {
+      unsettled.delete(message.fields.deliveryTag);
+      // After the promises of this turn: the verdicts on a batch are some.
+      if (settled.length === 0) process.nextTick(flush);
+      settled.push(message);
+    },
+    reject(message) {
+      unsettled.delete(message.fields.deliveryTag);
+      channel.reject(message, false);
+    },
+  };
+}
