@@ -24,6 +24,11 @@ describe('what breaks readers', () => {
   it.each([
     ['a field that is removed', z.strictObject(seat).omit({ row: true }), ['row: is removed']],
     ['a field of another type', z.strictObject({ ...seat, row: z.string() }), ['row: was integer and is string']],
+    [
+      'a field that may be null',
+      z.strictObject({ ...seat, row: z.int().nullable() }),
+      ['row: was integer and is one of several types'],
+    ],
     ['a new required field', z.strictObject({ ...seat, name: z.string() }), ['name: is new and required']],
     [
       'a new optional field, where fields that are not known are refused',

@@ -15,7 +15,7 @@ const COMPARED = [...ANNOTATIONS, 'type', 'enum', 'properties', 'required', 'ite
  */
 export function breaks(before: Schema, after: Schema, at = ''): string[] {
   const name = at === '' ? 'the payload' : at;
-  const [type, newType] = [before, after].map((schema) => textOf(schema['type']));
+  const [type, newType] = [before, after].map(typeOf);
   if (type !== newType) return [`${name}: was ${type} and is ${newType}`];
   const found: string[] = [];
 
@@ -70,5 +70,8 @@ const namesIn = (schema: Schema, keyword: 'required' | 'enum'): string[] => {
   const names = schema[keyword];
   return Array.isArray(names) ? names.map(textOf) : [];
 };
+
+const typeOf = (schema: Schema): string =>
+  'type' in schema ? textOf(schema['type']) : 'anyOf' in schema ? 'one of several types' : 'of any type';
 
 const textOf = (value: unknown): string => (typeof value === 'string' ? value : (JSON.stringify(value) ?? 'not there'));

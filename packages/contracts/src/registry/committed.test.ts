@@ -4,11 +4,16 @@ import { describe, expect, it, test } from 'vitest';
 import { parse } from 'yaml';
 import * as exported from '../index.ts';
 import { asyncApi } from './asyncapi.ts';
-import { committedAsyncApi, committedSchemas, examples } from './committed.ts';
+import { breakage, committedAsyncApi, committedSchemas, examples, staleness } from './committed.ts';
 import { contractsIn, nameOf } from './schema.ts';
 
 const contracts = contractsIn(exported);
 const ajv = new Ajv({ strict: false, validateFormats: false, allErrors: true });
+
+test('the contracts are as committed, and their readers do not break', () => {
+  expect(breakage(contracts).join('\n')).toBe('');
+  expect(staleness(contracts)).toEqual([]);
+});
 
 const isValid = ajv.compile(specification);
 
