@@ -37,7 +37,7 @@ export async function replayHistory(
   const report = new Report(MEANING, SHOWN);
   const registered = new Map(registrations.map((registration) => [registration.type, registration]));
   const consumer = registrations[0]?.consumer ?? '';
-  let [read, told] = [0, 0];
+  let [read, told] = [0, Date.now()];
   const progress = (more = ''): void => {
     if (Date.now() - told < TELL_EVERY_MS) return;
     told = Date.now();

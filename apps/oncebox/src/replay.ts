@@ -47,7 +47,7 @@ const OPTIONS = {
 async function run(args: readonly string[]): Promise<number> {
   const { values, positionals } = readArguments(args, OPTIONS);
   assertNone(positionals);
-  const { consumer, force, json } = values;
+  const { consumer, force, json, 'dry-run': dryRun } = values;
   if (consumer === undefined) throw new UsageError('--consumer NAME says who is to get history');
   const moment = values.from === 'first' ? undefined : readMoment('from', values.from);
   const settledFor = readDuration('settled-for', values['settled-for']) ?? 0;
@@ -74,8 +74,8 @@ async function run(args: readonly string[]): Promise<number> {
     const ordered = registrations.some((registration) => registration.ordered);
     const history = await openHistory({ urls, consumer, ordered, logger });
     try {
-      await untilSettled(source.pool, chosen, settledFor);
-      const report = await replayHistory(history, source, chosen, { from, force, dryRun: values['dry-run'] });
+      if (!dryRun) await untilSettled(source.pool, chosen, settledFor);
+      const report = await replayHistory(history, source, chosen, { from, force, dryRun });
       report.print(json);
       return report.exitCode(['sent', 'would send', 'handled', 'not taken']);
     } finally {

@@ -81,8 +81,13 @@ export function copyTo(
   });
 }
 
+export interface Delivered {
+  readonly content: Buffer;
+  readonly properties: Partial<MessageProperties>;
+}
+
 /** The same message for another queue, with its notes and these headers. */
-export const copyOf = (queue: string, { content, properties }: ConsumeMessage, headers: object): Sending =>
+export const copyOf = (queue: string, { content, properties }: Delivered, headers: object): Sending =>
   toQueue(queue, content, properties, {
     ...Object.fromEntries(Object.entries(properties.headers ?? {}).filter(isCopied)),
     ...headers,

@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { orderedQueues, PARTITION_HEADER, REPLAY_HEADER } from '@oncebox/message';
-import type { ChannelModel, ConsumeMessage } from 'amqplib';
+import type { ChannelModel } from 'amqplib';
 import { openChannel } from './channel.ts';
 import { openConfirmingChannel, type Sending } from './confirms.ts';
-import { copyOf } from './copies.ts';
+import { copyOf, type Delivered } from './copies.ts';
 import { BrokerError } from './errors.ts';
 import { type Kept, readLog } from './log-reader.ts';
 import type { Logger } from './logger.ts';
@@ -74,7 +74,7 @@ export async function openHistory({ urls, consumer, ordered, logger }: HistoryOp
 }
 
 /** By the same rule as the bindings of an ordered consumer; what has no partition goes to its first queue there, too. */
-function historyFor(queues: readonly string[], delivery: ConsumeMessage): Sending {
+export function historyFor(queues: readonly string[], delivery: Delivered): Sending {
   const partition = Number(delivery.properties.headers?.[PARTITION_HEADER] ?? 0);
   const queue = queues[partition % queues.length] ?? queues[0] ?? '';
   return copyOf(queue, delivery, { [REPLAY_HEADER]: 'true' });
