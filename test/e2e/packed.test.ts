@@ -10,6 +10,7 @@ import { createPool, type Pool } from '@oncebox/mysql';
 import { connect } from 'amqplib';
 import type { RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { startCollector } from '../support/collector.ts';
 import { dropAll, urlOf } from '../support/schemas.ts';
 import { createVhost, type Vhost } from '../support/vhost.ts';
 
@@ -182,7 +183,8 @@ it('migrates, announces and books an invoice once although its message comes twi
   expect(messaging).not.toContain('service/');
   await execute('npx', ['--no', 'oncebox', 'migrate', '--service', 'BILLING_DATABASE_URL:migrations'], folder);
 
-  const billing = startBilling();
+  const collector = await startCollector();
+  const billing = startBilling({ OTEL_EXPORTER_OTLP_ENDPOINT: collector.url, OTEL_SERVICE_NAME: 'billing' });
   try {
     const invoice = { invoice_id: expect.any(String), cents: 4_200 };
     const bookings = () => select('SELECT invoice_id, cents FROM bookings');
@@ -205,8 +207,15 @@ it('migrates, announces and books an invoice once although its message comes twi
     // In the queue again, had it not been handled and acknowledged.
     expect(await vhost.depth('bookkeeping')).toBe(0);
     expect(await bookings()).toEqual([invoice]);
+    expect(collector.spans.map(({ service, name }) => `${service}: ${name}`)).toEqual(
+      expect.arrayContaining([
+        'billing: publish oncebox.events:invoice.issued',
+        'billing: process oncebox.events:invoice.issued:bookkeeping',
+      ]),
+    );
   } finally {
     billing.kill();
+    await collector.close();
   }
 });
 
@@ -227,8 +236,12 @@ it("joins Knex's transaction", async () => {
   expect(await select("SELECT aggregateid AS id FROM outbox WHERE state = 'pending'")).toEqual(written);
 });
 
-function startBilling() {
-  const child = spawn('node', ['billing.ts'], { cwd: folder, env: { ...env, AMQP_URL: vhost.amqpUrl } });
+function startBilling(tracing: Record<string, string>) {
+  // As docs/operations.md has it for a process of one's own.
+  const child = spawn('node', ['--import', '@oncebox/service/tracing', 'billing.ts'], {
+    cwd: folder,
+    env: { ...env, AMQP_URL: vhost.amqpUrl, ...tracing },
+  });
   const ended = once(child, 'close');
   let output = '';
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text) => (output += text));

@@ -21,6 +21,11 @@ const wrong = [
   },
   { app: 'worker', given: { ...WORKER, WORKER_DATABASE_URL: 'secret' }, names: ['WORKER_DATABASE_URL is wrong'] },
   { app: 'worker', given: { ...WORKER, WORKER_PREFETCH: 'secret' }, names: ['WORKER_PREFETCH is wrong'] },
+  {
+    app: 'worker',
+    given: { ...WORKER, OTEL_EXPORTER_OTLP_ENDPOINT: 'secret:4318', OTEL_TRACES_SAMPLER_ARG: 'secret' },
+    names: ['OTEL_EXPORTER_OTLP_ENDPOINT is wrong', 'OTEL_TRACES_SAMPLER_ARG is wrong'],
+  },
 ];
 
 test.each(wrong)(

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
 import { readConfig } from './config.ts';
-import { amqpUrls, databaseUrl, databaseUrls, flag, integer, logSettings, port } from './settings.ts';
+import { amqpUrls, databaseUrl, databaseUrls, flag, integer, logSettings, port, share } from './settings.ts';
 
 vi.setConfig({ testTimeout: 20_000 });
 
@@ -15,6 +15,7 @@ const schema = z.object({
   AMQP_URL: amqpUrls().optional(),
   PORT: port(3000),
   BATCH: integer(1, 1000, 500),
+  SHARE: share(1),
   FLAG: flag(false),
   ...logSettings,
 });
@@ -26,6 +27,7 @@ describe('readConfig', () => {
     const settings = {
       PORT: 3000,
       BATCH: 500,
+      SHARE: 1,
       FLAG: false,
       LOG_LEVEL: 'info',
       LOG_FORMAT: 'json',
@@ -40,6 +42,7 @@ describe('readConfig', () => {
     expect(config).toMatchObject({ PORT: 0, BATCH: 1000, FLAG: true });
     expect(config.AMQP_URL).toEqual(['amqp://a:b@one', 'amqps://a:b@two:5671/v']);
     expect(read({ RELAY_URLS: `${DATABASE_URL},mysqls://r:p@db/fulfilment` }).RELAY_URLS).toHaveLength(2);
+    for (const part of ['0', '0.25', '1', '1.0']) expect(read({ SHARE: part }).SHARE).toBe(Number(part));
     for (const off of ['false', '0', 'off', 'OFF']) expect(read({ FLAG: off }).FLAG).toBe(false);
   });
 
@@ -51,6 +54,9 @@ describe('readConfig', () => {
     { BATCH: '0' },
     { BATCH: '987654' },
     { BATCH: '1.5' },
+    { SHARE: '1.1' },
+    { SHARE: '-0.5' },
+    { SHARE: '.5' },
     { FLAG: 'yes' },
     { LOG_LEVEL: 'loud' },
     { LOG_FORMAT: 'xml' },

@@ -8,6 +8,7 @@ import { W3CTraceContextPropagator } from '@opentelemetry/core';
 import { OTLPTraceExporter } from '@opentelemetry/exporter-trace-otlp-http';
 import {
   defaultResource,
+  defaultServiceName,
   detectResources,
   resourceAttributesEnvDetector,
   resourceFromAttributes,
@@ -79,7 +80,7 @@ export function exportSpans(): void {
 function nameOfProgram(): string {
   const main = process.argv[1];
   const file = main === undefined ? undefined : findPackageJSON(pathToFileURL(main));
-  const { name = 'oncebox' } =
+  const { name } =
     file === undefined ? {} : z.object({ name: z.string().optional() }).parse(JSON.parse(readFileSync(file, 'utf8')));
-  return name.replace(/^@.*\//, '');
+  return name?.replace(/^@.*\//, '') ?? defaultServiceName();
 }
