@@ -33,7 +33,6 @@ afterAll(async () => {
 
 it.each([
   ['a consumer that nobody has registered', ['--consumer', 'nobody'], 'no consumer nobody is registered'],
-  [['--consumer', 'reader', '--type', 'X'], 2, 'the consumer handles CustomerCreated'],
   [
     'a consumer that takes no history',
     ['--consumer', 'mailer', '--force'],

@@ -24,14 +24,14 @@ afterEach(async () => {
   await vhost.drop();
 });
 
-async function start(): Promise<void> {
+async function start(url = vhost.amqpUrl): Promise<void> {
   const logger: Logger = {
     info: () => undefined,
     warn: () => undefined,
     error: (_fields, text) => void errors.push(text),
   };
   const log = { maxAgeHours: 1, maxBytes: 10_000_000, segmentBytes: 1_000_000 };
-  publisher = createPublisher({ urls: [vhost.amqpUrl], name: 'publisher', logger, log });
+  publisher = createPublisher({ urls: [url], name: 'publisher', logger, log });
   await expect.poll(() => publisher.ready, PATIENCE).toBe(true);
 }
 
@@ -93,4 +93,12 @@ test('a log that is there with other properties is used and complained of, and a
   expect(errors.join()).toContain('exists with other properties');
   expect(await publisher.publish(message())).toEqual({ kind: 'confirmed' });
   expect(await publisher.publish(message())).toMatchObject({ kind: 'nacked', reason: expect.stringContaining('log') });
+});
+
+test('a publish of one who may not send to the log fails, and says which right is missing', async () => {
+  const everythingElse = { configure: '.*', read: '.*', write: '^oncebox\\.' };
+  await start(await vhost.userWith(everythingElse));
+  await channel.bindQueue(QUEUE, 'oncebox.events', 'customer.created');
+  const outcome = await publisher.publish(message());
+  expect(outcome).toMatchObject({ kind: 'returned', reason: expect.stringContaining("'amq.default'") });
 });

@@ -79,11 +79,16 @@ test('what is written down of replays and order follows the definition, and leav
     return rows.map(({ type, replays, ordered }) => `${type} ${replays} ${ordered}`);
   };
   const handle = async () => undefined;
-  await createInbox(pool, defineConsumer({ name, handlers: [on(contract('A'), { handle })] })).register();
-  expect(await written()).toEqual(['A 0 0']);
+  const register = (replays: boolean, ordered: boolean) => {
+    const handlers = [on(contract('A'), { replays, handle }), onBatch(contract('B'), { handle })];
+    return createInbox(pool, defineConsumer({ name, handlers, ordered })).register();
+  };
+  await register(false, false);
+  expect(await written()).toEqual(['A 0 0', 'B 0 0']);
   const before = await registered(name);
-  const handlers = [on(contract('A'), { replays: true, handle }), onBatch(contract('B'), { handle })];
-  await createInbox(pool, defineConsumer({ name, handlers, ordered: true })).register();
+  await register(true, false);
+  expect(await written()).toEqual(['A 1 0', 'B 0 0']);
+  await register(true, true);
   expect(await written()).toEqual(['A 1 1', 'B 0 1']);
   expect((await registered(name))['A']).toEqual(before['A']);
 });

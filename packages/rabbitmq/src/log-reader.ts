@@ -12,8 +12,8 @@ export interface Kept {
   readonly delivery: ConsumeMessage;
 }
 
-/** Most messages in hand. */
-const PREFETCH = 500;
+/** Most messages in hand, whatever their size. */
+const PREFETCH = 250;
 
 /** The broker finds the place by its own clock, and a message's time is its database's: so far may the two be apart. */
 const CLOCKS_APART_MS = 5 * 60_000;
