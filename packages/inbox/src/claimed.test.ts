@@ -30,7 +30,7 @@ async function fetchFrom(respond: RequestListener): Promise<string> {
     server.close();
   });
   const { port } = server.address() as AddressInfo; // it listens on TCP
-  return await payloadsAt(Drawn, `http://127.0.0.1:${port}/payloads`, 200)(claim, new AbortController().signal);
+  return await payloadsAt(Drawn, `http://127.0.0.1:${port}/payloads`, 2_000)(claim, new AbortController().signal);
 }
 
 test('the payload is fetched from below the address, and is the text that was claimed', async () => {
