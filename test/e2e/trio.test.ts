@@ -179,3 +179,21 @@ test('a change is announced as CustomerUpdated and reaches the directory; a stal
   await expect.poll(() => emailsOf(id), PATIENCE).toHaveLength(1);
   await relay.said(new RegExp(`^Published messages: \\[.*${rows[1]?.['id']}.*\\]$`));
 });
+
+test('two apis in the middle of a switch write two versions of CustomerCreated, and the worker handles both', async () => {
+  const worker = system.worker();
+  const [before, after] = await Promise.all([system.api(), system.api({ API_CUSTOMER_CREATED_VERSION: '2' })]);
+  await worker.ready();
+  system.relay();
+  const customers = [];
+  for (const [index, api] of [before, after].entries()) {
+    const given = { email: `switch-${index}@example.com`, name: 'Zoë' };
+    const { body } = await send(api, 'POST', '/customers', given, { 'accept-language': 'de-AT, en' });
+    customers.push(String(body['id']));
+  }
+  const [old = '', newer = ''] = customers;
+  await expect.poll(() => emailsOf(old), PATIENCE).toMatchObject([{ body: 'Welcome, Zoë!' }]);
+  await expect.poll(() => emailsOf(newer), PATIENCE).toMatchObject([{ body: 'Willkommen, Zoë!' }]);
+  for (const id of customers) await expect.poll(() => directoryOf(id), PATIENCE).toHaveLength(1);
+  expect([...(await outboxOf(old)), ...(await outboxOf(newer))].map(({ version }) => version)).toEqual([1, 2]);
+});

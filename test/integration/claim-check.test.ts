@@ -51,7 +51,7 @@ afterEach(() => admin.query('DELETE FROM claimed_payloads'));
 afterAll(() => stop());
 
 const serve = (port: number): Promise<Listening> =>
-  listen(createServer(servePayloads(shop)), { port, host: '127.0.0.1' });
+  listen(createServer(servePayloads(shop, quiet)), { port, host: '127.0.0.1' });
 
 /** A consumer of the contract of its name, and the payloads that it has handled. */
 async function consumer(retryDelaysMs: readonly number[] = [50]) {

@@ -1,4 +1,5 @@
 import type { RequestListener } from 'node:http';
+import { classOf } from '@oncebox/message';
 import { type ForgetSettings, keepDeleting, type Pool, type Transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 
@@ -17,10 +18,11 @@ const READ_TIMEOUT_MS = 5_000;
 
 /**
  * Answers `GET …/<message id>` with the payload that was kept for a message of this schema, for a server of your own:
- * `createServer(servePayloads(pool))`, or `app.use('/payloads', servePayloads(pool))`. It asks nobody who they are: put it where only your
- * consumers can reach it. 410 when the payload is no longer kept, 404 for what is no id, 503 while the database is away.
+ * `createServer(servePayloads(pool, logger))`, or `app.use('/payloads', servePayloads(pool, logger))`. It asks nobody who they are: put it where only your
+ * consumers can reach it. 410 when the payload is no longer kept, 404 for what is no id, 503 and a line in the log when the
+ * database does not give it.
  */
-export function servePayloads(pool: Pool): RequestListener {
+export function servePayloads(pool: Pool, logger: Pick<ForgetSettings['logger'], 'warn'>): RequestListener {
   return async (request, response) => {
     const answer = (status: number, body = '', headers: Record<string, string> = {}) =>
       response
@@ -37,8 +39,9 @@ export function servePayloads(pool: Pool): RequestListener {
       });
       // It was there with the message, so what is not there has expired.
       return row === undefined ? answer(410) : answer(200, row.payload, { 'content-type': 'application/json' });
-    } catch {
-      return answer(503, '', { 'retry-after': '1' }); // the process's own readiness says why
+    } catch (error) {
+      logger.warn({ error: error instanceof Error ? classOf(error) : 'Error' }, `Could not read the payload of ${id}`);
+      return answer(503, '', { 'retry-after': '1' });
     }
   };
 }
