@@ -1,4 +1,4 @@
-import { MessageError, type OutgoingMessage } from '@oncebox/message';
+import { MessageError } from '@oncebox/message';
 import type { Outcome, Publisher } from './publisher.ts';
 import { keyOf, type OutboxRow, toOutgoing } from './row.ts';
 
@@ -43,48 +43,64 @@ export async function dispatch(
     unknown: 0,
     complete: true,
   };
-  const keys = Map.groupBy(rows, keyOf);
-  await Promise.all(
-    Array.from(keys.values(), async (chain) => {
-      for (const [place, row] of chain.entries()) {
-        if (result.outage !== undefined || (place > 0 && performance.now() > until)) {
-          result.complete = false;
+  const chains = Map.groupBy(rows, keyOf);
+  // Callbacks and one promise for all: an async function for each key is garbage for each message, and a fast drain has too much of it.
+  const { promise: done, resolve, reject } = Promise.withResolvers<void>();
+  let left = chains.size;
+  const end = (): void => {
+    left -= 1;
+    if (left === 0) resolve();
+  };
+  const send = (chain: readonly OutboxRow[], place: number): void => {
+    const row = chain[place];
+    if (row === undefined) {
+      end();
+    } else if (result.outage !== undefined || (place > 0 && performance.now() > until)) {
+      result.complete = false;
+      end();
+    } else {
+      publishRow(row, schema, publisher).then((outcome) => {
+        const next = note(result, row, outcome);
+        if (next === 'send') {
+          send(chain, place + 1);
           return;
         }
-        const outcome = await publishRow(row, schema, publisher);
-        if (outcome.kind === 'confirmed') {
-          result.confirmed.push(row);
-          continue;
-        }
-        if (outcome.kind === 'unknown') {
-          result.outage = outcome.reason;
-          result.unknown += 1;
-          result.complete = false;
-          return;
-        }
-        if (outcome.kind === 'unsendable') {
-          result.unsendable.push({ row, reason: outcome.reason });
-          if (row.when_parked === 'continue') continue;
-        } else {
-          const { kind, reason } = outcome;
-          result.refused.push({ row, kind, reason: `${kind}: ${reason}` });
-        }
-        result.behind.push(...chain.slice(place + 1));
-        return;
-      }
-    }),
-  );
+        if (next === 'hold') result.behind.push(...chain.slice(place + 1));
+        end();
+      }, reject);
+    }
+  };
+  for (const chain of chains.values()) send(chain, 0);
+  if (left > 0) await done;
   return result;
 }
 
-// Not async: it runs for each message, and a promise more for each costs a fast drain some of its pace.
-function publishRow(row: OutboxRow, schema: string, publisher: Publisher): Outcome | Promise<Outcome> {
-  let outgoing: OutgoingMessage;
-  try {
-    outgoing = toOutgoing(row, schema);
-  } catch (error) {
-    if (error instanceof MessageError) return { kind: 'unsendable', reason: `${error.code}: ${error.message}` };
-    throw error;
+/** @returns what is to become of the rows behind it in its key. */
+function note(result: Dispatched, row: OutboxRow, outcome: Outcome): 'send' | 'hold' | 'leave' {
+  switch (outcome.kind) {
+    case 'confirmed':
+      result.confirmed.push(row);
+      return 'send';
+    case 'unknown':
+      result.outage = outcome.reason;
+      result.unknown += 1;
+      result.complete = false;
+      return 'leave';
+    case 'unsendable':
+      result.unsendable.push({ row, reason: outcome.reason });
+      return row.when_parked === 'continue' ? 'send' : 'hold';
+    default:
+      result.refused.push({ row, kind: outcome.kind, reason: `${outcome.kind}: ${outcome.reason}` });
+      return 'hold';
   }
-  return publisher.publish(outgoing);
+}
+
+// Not async, which would be a promise more for each message.
+function publishRow(row: OutboxRow, schema: string, publisher: Publisher): Promise<Outcome> {
+  try {
+    return publisher.publish(toOutgoing(row, schema));
+  } catch (error) {
+    if (!(error instanceof MessageError)) return Promise.reject(error);
+    return Promise.resolve({ kind: 'unsendable', reason: `${error.code}: ${error.message}` });
+  }
 }

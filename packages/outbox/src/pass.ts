@@ -83,9 +83,9 @@ export async function pass(
       const turns = new Set(inTurn);
       // Rows of a chain follow their head in this pass. Without chains only heads may go.
       const isBlocked = (row: OutboxRow): boolean => isBehind(row, heads) && !(isChained(due) && turns.has(row.seq));
-      const blocked = rows.filter(isBlocked);
+      const blocked = heads.size === 0 ? [] : rows.filter(isBlocked);
       if (due.length > 0) await tidy(tx, due, rows, turns, blocked);
-      const sendable = rows.filter((row) => !isBlocked(row));
+      const sendable = blocked.length === 0 ? rows : rows.filter((row) => !isBlocked(row));
       const readAt = performance.now();
       const dispatched = await dispatch(sendable, schema.name, publisher, sendUntil);
       if (rows.length > 0) passed = { dispatched, readAt, sentAt: performance.now() };

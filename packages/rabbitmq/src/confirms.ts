@@ -1,5 +1,6 @@
 import { EVENTS_EXCHANGE } from '@oncebox/message';
 import { type ChannelModel, IllegalOperationError, type Options } from 'amqplib';
+import { gatherWrites } from './gather.ts';
 import { declareExchanges } from './topology.ts';
 
 /**
@@ -37,10 +38,19 @@ export interface ConfirmSettings {
   readonly onTimeout: () => void;
 }
 
+type Settle = (outcome: Outcome) => void;
+
+/**
+ * What has to be known of a message until its confirm. Not the message itself: thousands are out at once, and all that they hold on to
+ * outlives two collections of garbage and becomes old, which is what makes garbage dear.
+ */
 interface Entry {
-  readonly sending: Sending;
-  readonly settle: (outcome: Outcome) => void;
-  sentAt: number;
+  readonly exchange: string;
+  readonly routingKey: string;
+  readonly messageId: string | undefined;
+  readonly bytes: number;
+  readonly sentAt: number;
+  readonly settle: Settle;
   /** Why the broker handed it back. The return comes before the ack, and the ack then says only that it was dealt with. */
   returned?: string;
 }
@@ -51,8 +61,9 @@ export async function openConfirmingChannel(
   { window, confirmTimeoutMs, onTimeout }: ConfirmSettings,
 ): Promise<ConfirmingChannel> {
   const channel = await connection.createConfirmChannel();
+  const gather = gatherWrites(connection);
   const unconfirmed = new Map<number, Entry>(); // by delivery tag; insertion order is the order of sending
-  let waiting: Entry[] = [];
+  let waiting: { readonly sending: Sending; readonly settle: Settle }[] = [];
   let lastTag = 0;
   let writable = true;
   let open = true;
@@ -65,11 +76,13 @@ export async function openConfirmingChannel(
     if (draining && unconfirmed.size === 0 && waiting.length === 0) drained.resolve();
   };
 
-  const settleAll = (outcomeOf: (entry: Entry) => Outcome): void => {
-    const entries = [...unconfirmed.values(), ...waiting];
+  const settleAll = (outcomeOf: (message: Blamed) => Outcome): void => {
+    const [sent, unsent] = [[...unconfirmed.values()], waiting];
     unconfirmed.clear();
     waiting = [];
-    for (const entry of entries) entry.settle(outcomeOf(entry));
+    for (const entry of sent) entry.settle(outcomeOf(entry));
+    for (const { sending, settle } of unsent)
+      settle(outcomeOf({ exchange: sending.exchange, bytes: sending.body.length }));
     noteDrained();
   };
 
@@ -89,23 +102,26 @@ export async function openConfirmingChannel(
 
   const pump = (): void => {
     while (open && writable && unconfirmed.size < window) {
-      const entry = waiting.shift();
-      if (entry === undefined) return;
-      const { exchange, routingKey, body, options } = entry.sending;
+      const next = waiting.shift();
+      if (next === undefined) return;
+      const { sending, settle } = next;
+      const { exchange, routingKey, body, options } = sending;
+      gather();
       try {
         // False means that it was taken and that the next should wait for `drain`; sending it again would double it.
         writable = channel.publish(exchange, routingKey, body, options);
       } catch (error) {
         // amqplib encodes before it writes, so what it throws on was not sent and has used no delivery tag.
-        entry.settle(
+        settle(
           error instanceof IllegalOperationError
             ? { kind: 'unknown', reason: 'the channel is closing' }
             : { kind: 'unsendable', reason: error instanceof Error ? error.message : String(error) },
         );
         continue;
       }
-      entry.sentAt = performance.now();
-      unconfirmed.set(++lastTag, entry);
+      const { messageId } = options;
+      const sentAt = performance.now();
+      unconfirmed.set(++lastTag, { exchange, routingKey, messageId, bytes: body.length, sentAt, settle });
       deadline ??= setTimeout(watch, confirmTimeoutMs);
     }
   };
@@ -131,8 +147,8 @@ export async function openConfirmingChannel(
   channel.on('return', ({ fields, properties }) => {
     // Two consumers may send copies of one message at the same time, so its id alone does not tell which one came back.
     for (const entry of unconfirmed.values()) {
-      const { exchange, routingKey, options } = entry.sending;
-      if (options.messageId !== properties.messageId) continue;
+      const { exchange, routingKey, messageId } = entry;
+      if (messageId !== properties.messageId) continue;
       if (exchange !== fields.exchange || routingKey !== fields.routingKey) continue;
       entry.returned = `no queue is bound to exchange ${JSON.stringify(exchange)} for ${JSON.stringify(routingKey)}`;
     }
@@ -147,7 +163,7 @@ export async function openConfirmingChannel(
   channel.on('close', () => {
     open = false;
     clearTimeout(deadline);
-    settleAll(({ sending }) => blame(sending, failure));
+    settleAll((message) => blame(message, failure));
     ended.resolve(failure);
   });
   await declareExchanges(channel);
@@ -156,7 +172,7 @@ export async function openConfirmingChannel(
     send: (sending) =>
       new Promise((settle) => {
         if (!open || draining) return settle({ kind: 'unknown', reason: 'the channel to the broker is closed' });
-        waiting.push({ sending, settle, sentAt: 0 });
+        waiting.push({ sending, settle });
         pump();
       }),
     ended: ended.promise,
@@ -168,11 +184,13 @@ export async function openConfirmingChannel(
   };
 }
 
+type Blamed = Pick<Entry, 'exchange' | 'bytes'>;
+
 /**
  * What a closed channel means for one message that was out on it. The broker closes the channel of all for the fault of one,
  * so a message that is at fault must be told from the others: tried again with them each time, it would stop them for ever.
  */
-function blame({ exchange, body }: Sending, failure: (Error & { code?: unknown }) | undefined): Outcome {
+function blame({ exchange, bytes }: Blamed, failure: (Error & { code?: unknown }) | undefined): Outcome {
   const text = failure?.message ?? 'the connection to the broker was lost';
   // No such exchange, or no right to write there. Our own exchange is declared again with the next channel.
   const refusesExchange = failure?.code === 404 || failure?.code === 403;
@@ -180,7 +198,7 @@ function blame({ exchange, body }: Sending, failure: (Error & { code?: unknown }
   if (refusesExchange && exchange !== EVENTS_EXCHANGE && text.includes(`exchange '${name}'`)) {
     return { kind: 'returned', reason: text };
   }
-  if (failure?.code === 406 && text.includes(`message size ${body.length} is larger`)) {
+  if (failure?.code === 406 && text.includes(`message size ${bytes} is larger`)) {
     return { kind: 'unsendable', reason: text };
   }
   return { kind: 'unknown', reason: text };

@@ -1,0 +1,28 @@
+import { Writable } from 'node:stream';
+import type { ChannelModel } from 'amqplib';
+
+/**
+ * Lets what is written to a connection in one turn of the loop leave in one system call. amqplib writes each message by itself, and with Nagle
+ * off each is a segment of its own: dear here, and dearer at the broker, which wakes for each.
+ *
+ * @returns to be called before writing. Does nothing once amqplib keeps its socket elsewhere: slower, and just as right.
+ */
+export function gatherWrites({ connection }: ChannelModel): () => void {
+  const socket: unknown = Reflect.get(connection, 'stream');
+  if (!(socket instanceof Writable)) return () => undefined;
+  let corked = false;
+  const uncork = (): void => {
+    corked = false;
+    socket.uncork();
+  };
+  const cork = (): void => {
+    if (corked) return;
+    corked = true;
+    socket.cork();
+    // amqplib hands its messages to the socket in an immediate that it asks for after us, so ours waits for one more.
+    setImmediate(setImmediate, uncork);
+  };
+  // When the socket takes more, amqplib writes at once what had to wait.
+  socket.prependListener('drain', cork);
+  return cork;
+}
