@@ -66,10 +66,11 @@ export async function openOrderedSession(
       const original = { routingKey, properties, body: message.content };
       received = { ...read, original, deliveredBefore: deliveriesBefore(message) };
     } catch (error) {
-      return giveUp(message, error instanceof Error ? error : new Error(String(error)));
+      return giveUp(message, 'cannot be read', error instanceof Error ? error : new Error(String(error)));
     }
     const verdict: Verdict = await inbox.process(received);
     if (closed.aborted) return;
+    if (verdict.kind === 'dead') return giveUp(message, 'failed and cannot be held', verdict.error);
     // An outage, for this and all that come behind it: they go back, and come again in their order when it is over.
     if ('error' in verdict) return void finish();
     if (verdict.kind === 'held' && verdict.failure !== undefined) {
@@ -80,12 +81,12 @@ export async function openOrderedSession(
     ack(message);
   }
 
-  /** It has no id, or no type, so that it has no place in any order either. */
-  async function giveUp(message: ConsumeMessage, error: Error): Promise<void> {
+  /** One without an id or a type has no place in any order; one that the store does not take loses its own. */
+  async function giveUp(message: ConsumeMessage, why: string, error: Error): Promise<void> {
     const attempts = failedAttempts(message) + 1;
     logger.error(
       { consumer: name, ...idsOf(message), error: classOf(error) },
-      `a message cannot be read; it goes to ${deadQueue(name)}`,
+      `a message ${why}; it goes to ${deadQueue(name)}`,
     );
     const outcome = await sender.send(copyTo(deadQueue(name), message, { consumer: name, attempts, error }));
     if (closed.aborted) return;
