@@ -11,7 +11,7 @@ import { numbers, type Testbed } from '../testbed.ts';
 
 const CONSUMER = 'welcome-email';
 /** Messages that the broker may send ahead: the worker's own default. */
-const PREFETCH = 200;
+const PREFETCH = 400;
 
 interface Form {
   readonly name: string;

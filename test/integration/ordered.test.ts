@@ -4,7 +4,7 @@ import { connectBroker, startConsumer } from '@oncebox/rabbitmq';
 import type { Channel } from 'amqplib';
 import type { RowDataPacket } from 'mysql2/promise';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, inject, test } from 'vitest';
-import { STEPS_TABLE, Stepped, sendStep } from '../support/ordered.ts';
+import { STEPS_TABLE, Stepped, sendStep, stepOnTheWire } from '../support/ordered.ts';
 import { createSchemas, type TestSchemas } from '../support/schemas.ts';
 import { createVhost, type Vhost } from '../support/vhost.ts';
 
@@ -121,6 +121,49 @@ test('continue: after its last attempt the key goes on without it, and a replay 
   await requestReplay(pool, await letters());
   await expect.poll(() => steps('stony'), PATIENCE).toEqual([0, 1, 3, 4, 2]);
   await nothingIsHeld();
+});
+
+test.each([
+  { given: { whenDead: 'continue' } as const, decide: async () => undefined, expected: [0, 1, 3] },
+  { given: {}, decide: discardDeadLetters, expected: [0, 1, 3] },
+])('a later copy of a message that was given up is not tried anew %#', async ({ given, decide, expected }) => {
+  const stone = stumblesAt(2);
+  await walk(stone.stumble, given);
+  const [, , id = ''] = [0, 1, 2, 3].map((n) => sendStep(channel, 'stony', n));
+  await expect.poll(letters, PATIENCE).toHaveLength(1);
+  await decide(pool, await letters());
+  await expect.poll(() => steps('stony'), PATIENCE).toEqual(expected);
+  stone.clear();
+  sendStep(channel, 'stony', 2, { id });
+  sendStep(channel, 'stony', 4);
+  await expect.poll(() => steps('stony'), PATIENCE).toEqual([...expected, 4]);
+  await nothingIsHeld();
+});
+
+test('a held message whose key nobody has noted, as its process died just then, is found', async () => {
+  await walk(() => undefined, { retryDelaysMs: [600_000] });
+  // As a message is held that comes behind another, which is done by then.
+  const { body, properties } = stepOnTheWire('orphan', 7);
+  await pool.query(
+    `INSERT INTO held_messages (consumer, ordering_key, message_id, routing_key, properties, body)
+     VALUES ('walker', 'orphan', ?, ?, ?, ?)`,
+    [properties.messageId, Stepped.routingKey, JSON.stringify(properties), body],
+  );
+  await expect.poll(() => steps('orphan'), PATIENCE).toEqual([7]);
+  await nothingIsHeld();
+});
+
+test('a message that fails and cannot be held goes to the dead queue, and its key goes on', async () => {
+  const stone = stumblesAt(1);
+  await walk(stone.stumble);
+  await pool.query("ALTER TABLE held_messages ADD CONSTRAINT full CHECK (ordering_key <> 'stony')");
+  try {
+    for (let n = 0; n < 4; n++) sendStep(channel, 'stony', n);
+    await expect.poll(() => steps('stony'), PATIENCE).toEqual([0, 2, 3]);
+    await expect.poll(letters, PATIENCE).toHaveLength(1);
+  } finally {
+    await pool.query('ALTER TABLE held_messages DROP CONSTRAINT full');
+  }
 });
 
 test('a NonRetryableError is dead at once, with its attempts and without the data of the message', async () => {

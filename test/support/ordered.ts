@@ -19,14 +19,14 @@ export const Stepped = defineMessage({
 export const STEPS_TABLE = `CREATE TABLE steps (seq BIGINT UNSIGNED AUTO_INCREMENT PRIMARY KEY, message_id CHAR(36) NOT NULL,
   walk VARCHAR(50) NOT NULL, n INT NOT NULL) ENGINE = InnoDB`;
 
-/** Publishes a step as the relay would. @returns its id. */
-export function sendStep(
-  channel: Channel,
-  walk: string,
-  n: number,
-  { id = uuidv7(), partitioned = true }: { id?: string; partitioned?: boolean } = {},
-): string {
-  const { body, properties } = toWire({
+interface StepOptions {
+  readonly id?: string;
+  readonly partitioned?: boolean;
+}
+
+/** A step as the relay would publish it. */
+export const stepOnTheWire = (walk: string, n: number, { id = uuidv7(), partitioned = true }: StepOptions = {}) =>
+  toWire({
     id,
     type: Stepped.type,
     version: 1,
@@ -40,6 +40,10 @@ export function sendStep(
     source: 'test',
     occurredAt: new Date(),
   });
+
+/** Publishes it. @returns its id. */
+export function sendStep(channel: Channel, walk: string, n: number, options: StepOptions = {}): string {
+  const { body, properties } = stepOnTheWire(walk, n, options);
   channel.publish(Stepped.exchange, Stepped.routingKey, body, properties);
-  return id;
+  return properties.messageId;
 }

@@ -16,8 +16,8 @@ export const workerConfig = z.object({
   /** Of the api, which has the orders. Without it, the api is on this host, at its own port. */
   ORDERS_API_URL: z.url({ protocol: /^https?$/, error: 'must read http://host:port' }).optional(),
   API_PORT: port(3000),
-  /** Most messages in hand, for each consumer: a batch that is handled and the next one. */
-  WORKER_PREFETCH: integer(1, 2_000, 200),
+  /** Most messages in hand, for each consumer: two batches that are handled, and the next two. */
+  WORKER_PREFETCH: integer(1, 2_000, 400),
   /** Most messages that share a transaction, where a consumer's definition does not say fewer; 1 gives each its own. */
   WORKER_BATCH: integer(1, 1_000, 100),
   /** Instead of what each consumer's definition says, for all of them. */

@@ -4,7 +4,7 @@ import { COMMIT_MS, type HandleAlone } from './alone.ts';
 import type { Consumer } from './consumer.ts';
 import { allow } from './deadline.ts';
 import { holdFailed, originalOf } from './ordered/hold.ts';
-import { addHeld, awaken, heldAmong, keyOf } from './ordered/store.ts';
+import { addHeld, awaken, type Known, keyOf, knownOf } from './ordered/store.ts';
 import { readBatch } from './reading.ts';
 import { recordAll } from './record.ts';
 import { concernsAll, handleInSavepoint } from './savepoints.ts';
@@ -61,8 +61,8 @@ export function handleTogether(
     tell('oncebox:inbox:committed', handled);
   }
 
-  const held = async (tx: Transaction, batch: readonly Received[]): Promise<Set<string>> =>
-    ordered === undefined ? new Set() : await heldAmong(tx, name, batch.map(keyOf));
+  const known = async (tx: Transaction, batch: readonly Received[]): Promise<Known> =>
+    ordered === undefined ? { held: new Set(), givenUp: new Set() } : await knownOf(tx, name, batch);
 
   async function inRuns(batch: readonly Received[]): Promise<readonly Verdict[]> {
     const { runs, verdicts } = readBatch(consumer, batch, { joins: true });
@@ -70,7 +70,8 @@ export function handleTogether(
     if (ordered !== undefined && (messages.length < batch.length || batch.some(isSuspect))) throw NOT_AT_ONCE;
     if (messages.length === 0) return verdicts;
     await committed(async (tx, stop) => {
-      if ((await held(tx, batch)).size > 0) throw NOT_AT_ONCE;
+      const { held, givenUp } = await known(tx, batch);
+      if (held.size > 0 || givenUp.size > 0) throw NOT_AT_ONCE;
       const ids = messages.map(({ id }) => id);
       await recordAll(tx, name, ids);
       tell('oncebox:inbox:recorded', messages);
@@ -89,10 +90,16 @@ export function handleTogether(
     const behind = new Set<string>();
     let verdicts: Verdict[] = [];
 
-    async function verdictOn(tx: Transaction, message: Received, at: number, keys: Set<string>): Promise<Verdict> {
+    async function verdictOn(
+      tx: Transaction,
+      message: Received,
+      at: number,
+      { held, givenUp }: Known,
+    ): Promise<Verdict> {
+      if (givenUp.has(message.id)) return { kind: 'duplicate' };
       const key = keyOf(message);
-      if (keys.has(key) || (ordered !== undefined && isSuspect(message))) {
-        keys.add(key);
+      if (held.has(key) || (ordered !== undefined && isSuspect(message))) {
+        held.add(key);
         await addHeld(tx, name, { key, id: message.id, original: originalOf(message) });
         behind.add(key);
         return { kind: 'held' };
@@ -101,16 +108,17 @@ export function handleTogether(
       const verdict =
         work === undefined ? (readings[at] ?? failed(undefined)) : await handleInSavepoint(tx, name, message.id, work);
       if (ordered === undefined || !('error' in verdict)) return verdict;
-      if (await holdFailed(tx, { name, retryDelaysMs, ...ordered }, message, verdict)) keys.add(key);
+      if (await holdFailed(tx, { name, retryDelaysMs, ...ordered }, message, verdict)) held.add(key);
+      else givenUp.add(message.id);
       return { kind: 'held', failure: verdict.error };
     }
 
     await committed(async (tx, stop) => {
       verdicts = []; // the transaction may be repeated
-      const keys = await held(tx, batch);
+      const what = await known(tx, batch);
       for (const [at, message] of batch.entries()) {
         stop.throwIfAborted();
-        verdicts.push(await verdictOn(tx, message, at, keys));
+        verdicts.push(await verdictOn(tx, message, at, what));
       }
       return batch.filter((_, at) => verdicts[at]?.kind === 'handled');
     });
@@ -118,7 +126,10 @@ export function handleTogether(
     return verdicts;
   }
 
-  /** An ordered consumer's way with one message that a batch could not be handled with. */
+  /**
+   * An ordered consumer's way with one message that a batch could not be handled with. One that cannot even be stored is dead, and its key
+   * goes on: delivered again and again, it would stop all keys of its queue.
+   */
   async function orderedAlone(message: Received, whenDead: 'hold' | 'continue'): Promise<Verdict> {
     try {
       const [verdict] = await inSavepoints([message]);
@@ -126,8 +137,12 @@ export function handleTogether(
     } catch (error) {
       if (await isAway()) return unavailable(error);
       const failure = failed(error);
-      await transaction(pool, (tx) => holdFailed(tx, { name, retryDelaysMs, whenDead }, message, failure));
-      return { kind: 'held', failure: failure.error };
+      try {
+        await transaction(pool, (tx) => holdFailed(tx, { name, retryDelaysMs, whenDead }, message, failure));
+        return { kind: 'held', failure: failure.error };
+      } catch (unstorable) {
+        return (await isAway()) ? unavailable(unstorable) : { kind: 'dead', error: failed(unstorable).error };
+      }
     }
   }
   const single: HandleAlone = ordered === undefined ? alone : (message) => orderedAlone(message, ordered.whenDead);

@@ -80,11 +80,12 @@ export async function openOrderedSession(
     } catch (thrown) {
       const error = thrown instanceof Error ? thrown : new Error(String(thrown));
       recordVerdict({ kind: 'dead', error });
-      return giveUp(message, error);
+      return giveUp(message, 'cannot be read', error);
     }
     const verdict: Verdict = await inbox.process(received);
     recordVerdict(verdict);
     if (closed.aborted) return;
+    if (verdict.kind === 'dead') return giveUp(message, 'failed and cannot be held', verdict.error);
     // An outage, for this and all that come behind it: they go back, and come again in their order when it is over.
     if ('error' in verdict) return void finish();
     if (verdict.kind === 'held' && verdict.failure !== undefined) {
@@ -95,12 +96,12 @@ export async function openOrderedSession(
     ack(message, verdict.kind);
   }
 
-  /** It has no id, or no type, so that it has no place in any order either. */
-  async function giveUp(message: ConsumeMessage, error: Error): Promise<void> {
+  /** One without an id or a type has no place in any order; one that the store does not take loses its own. */
+  async function giveUp(message: ConsumeMessage, why: string, error: Error): Promise<void> {
     const attempts = failedAttempts(message) + 1;
     logger.error(
       { consumer: name, ...idsOf(message), error: classOf(error) },
-      `a message cannot be read; it goes to ${deadQueue(name)}`,
+      `a message ${why}; it goes to ${deadQueue(name)}`,
     );
     const outcome = await sender.send(copyTo(deadQueue(name), message, { consumer: name, attempts, error }));
     if (closed.aborted) return;

@@ -29,6 +29,9 @@ import {
   reschedule,
 } from './store.ts';
 
+/** Between two looks for held messages whose key nobody has noted, in milliseconds: whoever was to look may have died before it did. */
+const ORPHANS_MS = 5_000;
+
 /** So often may a process end while it handles a message. */
 const CRASHES = 5;
 
@@ -58,6 +61,7 @@ export function handleHeld(
 ): () => Promise<HeldOutcome | undefined> {
   const { name, deadlineMs, retryDelaysMs } = consumer;
   const begun = new Set<string>();
+  let lookedAt = performance.now();
 
   const attempt = (tx: Transaction, { due, received }: Hand, allowance: Allowance) =>
     inHandleSpan(
@@ -99,6 +103,10 @@ export function handleHeld(
   }
 
   return async () => {
+    if (performance.now() - lookedAt > ORPHANS_MS) {
+      lookedAt = performance.now();
+      await awaken(pool, name);
+    }
     const due = await transaction(pool, begin);
     if (due === undefined) return undefined;
     const { key } = due;

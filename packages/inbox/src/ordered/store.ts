@@ -12,14 +12,28 @@ export const keyOf = ({ aggregateId, id }: Pick<Received, 'aggregateId' | 'id'>)
 
 const bytes = (text: string): Buffer => Buffer.from(text, 'utf8');
 
-/** Of these keys, those that are held. A plain read of the index. */
-export async function heldAmong(tx: Transaction, consumer: string, keys: Iterable<string>): Promise<Set<string>> {
-  const [rows] = await tx.query<(RowDataPacket & { key: Buffer })[]>(
-    `SELECT DISTINCT ordering_key AS \`key\` FROM held_messages FORCE INDEX (held_messages_key)
-      WHERE consumer = ? AND ordering_key IN (?)`,
-    [consumer, [...new Set(keys)].map(bytes)],
+/** What is known of a batch before it is handled. */
+export interface Known {
+  /** Keys of it that are held. */
+  readonly held: Set<string>;
+  /** Ids of messages that have been given up. Their dead letters decide what becomes of them, so that a later copy is not tried anew. */
+  readonly givenUp: Set<string>;
+}
+
+/** Plain reads of two indexes. */
+export async function knownOf(tx: Transaction, consumer: string, batch: readonly Received[]): Promise<Known> {
+  const keys = new Set(batch.map(keyOf));
+  const [rows] = await tx.query<(RowDataPacket & { what: 'held' | 'given up'; name: Buffer })[]>(
+    `SELECT 'held' AS what, ordering_key AS name FROM held_messages FORCE INDEX (held_messages_key)
+      WHERE consumer = ? AND ordering_key IN (?)
+      UNION
+     SELECT 'given up', message_id FROM dead_letters FORCE INDEX (dead_letters_message)
+      WHERE consumer = ? AND message_id IN (?)`,
+    [consumer, [...keys].map(bytes), consumer, batch.map(({ id }) => bytes(id))],
   );
-  return new Set(rows.map(({ key }) => key.toString('utf8')));
+  const named = (wanted: string) =>
+    new Set(rows.filter(({ what }) => what === wanted).map(({ name }) => name.toString('utf8')));
+  return { held: named('held'), givenUp: named('given up') };
 }
 
 /** Adds a message behind those of its key. One that is there already, from before a crash, stays where it is. */
