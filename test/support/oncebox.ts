@@ -1,6 +1,7 @@
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
+import { NODE_COMPILE_CACHE } from './program.ts';
 
 const MAIN = join(import.meta.dirname, '../../apps/oncebox/src/main.ts');
 
@@ -24,7 +25,7 @@ export function startOncebox(args: readonly string[], env: Readonly<Record<strin
   const child = execFile(
     process.execPath,
     ['--conditions=oncebox-source', MAIN, ...args],
-    { cwd, env: { PATH: process.env['PATH'], ...env } },
+    { cwd, env: { PATH: process.env['PATH'], NODE_COMPILE_CACHE, ...env } },
     (_error, stdout, stderr) => resolve({ code: child.exitCode, stdout, stderr }),
   );
   return {

@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const ROOT = join(import.meta.dirname, '../..');
 const PATIENCE_MS = 40_000;
 /** Node's own cache of what it makes of a source: stripping types is half of what a start costs. */
-const NODE_COMPILE_CACHE = join(ROOT, 'node_modules/.cache/compile');
+export const NODE_COMPILE_CACHE = join(ROOT, 'node_modules/.cache/compile');
 
 /** A line of a program's output. */
 export interface Line {
