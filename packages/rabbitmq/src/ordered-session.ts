@@ -4,7 +4,7 @@ import type { ChannelModel, ConsumeMessage } from 'amqplib';
 import { openChannel } from './channel.ts';
 import { copyTo, failedAttempts, originalProperties, originalRoutingKey } from './copies.ts';
 import type { Sender } from './sender.ts';
-import { deliveriesBefore, FLUSH_MS, idsOf, type Session, type SessionOptions, whereOf } from './session.ts';
+import { deliveriesBefore, FLUSH_MS, idsOf, type Session, type SessionOptions, SKIPPED, whereOf } from './session.ts';
 import { signal } from './signals.ts';
 import { declareOrderedConsumer } from './topology.ts';
 
@@ -72,6 +72,7 @@ export async function openOrderedSession(
     if (closed.aborted) return;
     // An outage, for this and all that come behind it: they go back, and come again in their order when it is over.
     if ('error' in verdict) return void finish();
+    if (verdict.kind === 'skipped') logger.info({ consumer: name, ...idsOf(message) }, SKIPPED);
     if (verdict.kind === 'held' && verdict.failure !== undefined) {
       const { failure } = verdict;
       const fields = { consumer: name, ...idsOf(message), attempts: 1, error: classOf(failure), at: whereOf(failure) };
