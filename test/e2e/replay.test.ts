@@ -1,6 +1,7 @@
 import { tmpdir } from 'node:os';
 import { CustomerCreated, CustomerUpdated } from '@oncebox/contracts';
 import { createInbox, defineConsumer, on } from '@oncebox/inbox';
+import { REPLAY_HEADER } from '@oncebox/message';
 import { createPool, type Pool, type Transaction } from '@oncebox/mysql';
 import { connectBroker, startConsumer } from '@oncebox/rabbitmq';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
@@ -107,9 +108,16 @@ test('a consumer that is added later catches up with one that was there; nothing
   expect(await counts('--consumer', 'customer-directory', '--type', 'CustomerUpdated', '--from', '1h')).toEqual({
     handled: messages - CUSTOMERS,
   });
+  expect(await counts('--consumer', 'customer-directory', '--from', '0s')).toEqual({});
   const refused = await replay('--consumer', 'welcome-email', '--force');
   expect(refused).toMatchObject({ code: 1, stdout: '', stderr: expect.stringContaining('takes no history') });
+  // Nor does a marked message that reaches it all the same.
+  const channel = await system.vhost.channel();
+  const headers = { schemaversion: 1, [REPLAY_HEADER]: 'true' };
+  channel.sendToQueue('welcome-email', Buffer.from('{}'), { messageId: 'marked', type: 'CustomerCreated', headers });
+  await worker.said(/^history, which its handler does not take/);
   expect(await ids('emails')).toHaveLength(CUSTOMERS);
+  expect(await ids('processed_messages', 'welcome-email')).not.toContain('marked');
 });
 
 test('what the inbox may have forgotten is refused unless forced, but not for a consumer that was added since', async () => {

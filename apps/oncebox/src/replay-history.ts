@@ -64,7 +64,8 @@ export async function replayHistory(
     const end = all.findIndex(({ outcome }) => outcome === 'forgotten');
     const known = end < 0 ? all : all.slice(0, end + 1);
     const sending = known.filter(({ outcome }) => outcome === 'sent').map(({ message }) => message);
-    if (sending.length > 0) await untilRoom(history, (waiting) => progress(`; ${waiting} wait in its queue`));
+    if (sending.length > 0)
+      await untilRoom(history, (waiting) => progress(`; ${waiting} wait in its queue: is its worker running?`));
     await history.send(sending);
     report.add(
       schema,

@@ -57,9 +57,9 @@ export async function* readLog(
       arrived = [];
       const mark = batch.findIndex(({ properties }) => properties.messageId === end);
       yield (mark < 0 ? batch : batch.slice(0, mark)).flatMap(toKept);
+      if (mark >= 0) return;
       const last = batch.at(-1);
-      if (mark >= 0 || last === undefined) return;
-      channel.ack(last, true); // a stream forgets nothing by it: it is what lets the broker send more
+      if (last !== undefined) channel.ack(last, true); // a stream forgets nothing by it: it lets the broker send more
     }
   } finally {
     await close();

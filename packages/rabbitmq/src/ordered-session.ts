@@ -14,7 +14,16 @@ import { openChannel } from './channel.ts';
 import { copyTo, failedAttempts, originalProperties, originalRoutingKey } from './copies.ts';
 import { watchDepth } from './depth.ts';
 import type { Sender } from './sender.ts';
-import { deliveriesBefore, FLUSH_MS, handledBy, idsOf, type Session, type SessionOptions, whereOf } from './session.ts';
+import {
+  deliveriesBefore,
+  FLUSH_MS,
+  handledBy,
+  idsOf,
+  type Session,
+  type SessionOptions,
+  SKIPPED,
+  whereOf,
+} from './session.ts';
 import { tellSettled } from './settled.ts';
 import { type SettledSignal, signal } from './signals.ts';
 import { declareOrderedConsumer } from './topology.ts';
@@ -88,6 +97,7 @@ export async function openOrderedSession(
     if (verdict.kind === 'dead') return giveUp(message, 'failed and cannot be held', verdict.error);
     // An outage, for this and all that come behind it: they go back, and come again in their order when it is over.
     if ('error' in verdict) return void finish();
+    if (verdict.kind === 'skipped') logger.info({ consumer: name, ...idsOf(message) }, SKIPPED);
     if (verdict.kind === 'held' && verdict.failure !== undefined) {
       const { failure } = verdict;
       const fields = { consumer: name, ...idsOf(message), attempts: 1, error: classOf(failure), at: whereOf(failure) };

@@ -54,6 +54,9 @@ const OUTAGES_OF_ITS_OWN = 5;
  */
 export const FLUSH_MS = 300;
 
+/** What the log says of a message that was replayed to a handler which takes no history. */
+export const SKIPPED = 'history, which its handler does not take: acknowledged without effect';
+
 export async function openSession(connection: ChannelModel, sender: Sender, options: SessionOptions): Promise<Session> {
   const { inbox, prefetch, deliveryLimit, logger } = options;
   const { name, retryDelaysMs } = inbox;
@@ -107,6 +110,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     // With its channel gone, the broker has taken the message back and sends it again; the inbox knows what is done.
     if (closed.aborted) return;
     settledAt = performance.now();
+    if (verdict.kind === 'skipped') logger.info({ consumer: name, ...idsOf(message) }, SKIPPED);
     if (!('error' in verdict)) return ack(message, verdict.kind);
     if (verdict.kind === 'unavailable') return channel.nack(message, false, true); // finishing during an outage
     const { error } = verdict;
