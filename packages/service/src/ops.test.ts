@@ -1,3 +1,5 @@
+import { spawn } from 'node:child_process';
+import { createInterface } from 'node:readline';
 import { pino } from 'pino';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { Listening } from './http-server.ts';
@@ -62,6 +64,45 @@ it('livez is 200 whatever the dependencies do', async () => {
   stopping.abort();
   expect(await get('/livez?probe=1')).toEqual({ status: 200, body: { live: true } });
 });
+
+it('metrics shows which dependency is there, also when one is not', async () => {
+  checks['database'] = async () => {};
+  checks['broker'] = () => Promise.reject(new Error('away'));
+  const response = await fetch(`http://127.0.0.1:${ops.port}/metrics`);
+  expect([response.status, response.headers.get('content-type')]).toEqual([200, metrics.contentType]);
+  expect(await response.text()).toBe('ready {"database":true,"broker":false}');
+  delete checks['broker'];
+});
+
+it('livez answers nothing while the loop does not turn, and 200 when it turns again', async () => {
+  const source = `
+    import { startOpsServer } from ${JSON.stringify(new URL('ops.ts', import.meta.url).href)};
+    const logger = { info() {}, warn() {} };
+    const metrics = { contentType: '', render: async () => '' };
+    const stopping = new AbortController().signal;
+    const { port } = await startOpsServer({ port: 0, host: '127.0.0.1', checks: {}, metrics, logger, stopping });
+    console.log(port);
+    process.stdin.on('data', () => { console.log('blocked'); Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 2000); console.log('turns'); });`;
+  const child = spawn(process.execPath, ['--conditions=oncebox-source', '--input-type=module', '-e', source]);
+  const lines = createInterface(child.stdout)[Symbol.asyncIterator]();
+  const line = async () => String((await lines.next()).value);
+  try {
+    const livez = `http://127.0.0.1:${await line()}/livez`;
+    const probe = () =>
+      fetch(livez, { signal: AbortSignal.timeout(500) }).then(
+        ({ status }) => status,
+        () => 'no answer',
+      );
+    expect(await probe()).toBe(200);
+    child.stdin.write('block');
+    expect(await line()).toBe('blocked');
+    expect(await probe()).toBe('no answer');
+    expect(await line()).toBe('turns');
+    expect(await probe()).toBe(200);
+  } finally {
+    child.kill('SIGKILL');
+  }
+}, 20_000);
 
 it('answers 404 elsewhere and 405 to what does not read', async () => {
   expect((await get('/')).status).toBe(404);

@@ -15,7 +15,8 @@ export interface MetricsPage {
 
 export interface OpsSettings extends ListenSettings {
   readonly checks: Readonly<Record<string, Check>>;
-  readonly metrics: MetricsPage;
+  /** Without it there is no `/metrics`. */
+  readonly metrics?: MetricsPage;
   readonly logger: Logger;
   /** Once aborted, the process is not ready, whatever its dependencies say: a load balancer should send nothing more. */
   readonly stopping: AbortSignal;
@@ -23,7 +24,6 @@ export interface OpsSettings extends ListenSettings {
 
 /** Milliseconds for one check: less than the second or more that whoever probes will wait. */
 const CHECK_TIMEOUT_MS = 1_000;
-const PATHS: readonly string[] = ['/livez', '/readyz', '/metrics'];
 
 /**
  * Serves the probes of a process, on a port of their own, so that they are not open to whoever may call the service:
@@ -38,6 +38,7 @@ export async function startOpsServer({
   stopping,
   ...address
 }: OpsSettings): Promise<Listening> {
+  const paths = ['/livez', '/readyz', ...(metrics === undefined ? [] : ['/metrics'])];
   let last = '';
   const readiness = async () => {
     const results = await Promise.all(
@@ -59,14 +60,20 @@ export async function startOpsServer({
     const send = (status: number, body: unknown, headers: Record<string, string> = {}) =>
       sendText(status, `${JSON.stringify(body)}\n`, { 'content-type': 'application/json', ...headers });
     const path = request.url?.split('?', 1)[0] ?? '';
-    if (!PATHS.includes(path)) return send(404, { error: `Here are ${PATHS.join(', ')}` });
+    if (!paths.includes(path)) return send(404, { error: `Here are ${paths.join(', ')}` });
     if (request.method !== 'GET' && request.method !== 'HEAD') return send(405, {}, { allow: 'GET, HEAD' });
     if (path === '/livez') return send(200, { live: true });
     const result = await readiness();
-    if (path === '/readyz') return send(result.ready ? 200 : 503, result);
+    if (path === '/readyz' || metrics === undefined) return send(result.ready ? 200 : 503, result);
     const isThere = Object.entries(result.checks).map(([name, found]) => [name, found === 'ok'] as const);
-    const text = await metrics.render(Object.fromEntries(isThere));
-    return sendText(200, text, { 'content-type': metrics.contentType });
+    try {
+      const text = await metrics.render(Object.fromEntries(isThere));
+      return sendText(200, text, { 'content-type': metrics.contentType });
+    } catch (err) {
+      // A process that works must not end because it can't be measured.
+      logger.error({ err }, 'The metrics could not be shown');
+      return send(500, { error: 'The log says why' });
+    }
   };
   return listen(createServer(answer), address);
 }
