@@ -263,7 +263,7 @@ test('every property and header is on the wire, and the body byte for byte', asy
   });
 });
 
-test('amqplib still has the two parts without which publishing is right, and three times as dear', async () => {
+test('amqplib still has the two parts without which publishing is right, and twice as dear', async () => {
   const connection = await connectBroker(vhost.amqpUrl);
   onTestFinished(() => connection.close());
   expect(Reflect.get(await connection.createConfirmChannel(), 'sendMessage')).toBeTypeOf('function');
