@@ -29,10 +29,14 @@ export interface Schema {
   readonly pool: Pool;
 }
 
-/** From so many polls in vain in a row on, the pause is so many times as long: each poll is a wake-up that costs more than its query. */
+/**
+ * From so many polls in vain in a row on, the pause is so many times as long: each poll is a wake-up that costs more than its query. With
+ * 20 ms it is 200 ms after 4 s of nothing.
+ */
 const SLOWER: readonly (readonly [polls: number, times: number])[] = [
-  [100, 5],
-  [50, 2],
+  [75, 10],
+  [50, 5],
+  [25, 2],
 ];
 const NO_WORK: Work = { partitions: [], due: new Set() };
 const ALL = Array.from({ length: PARTITIONS }, (_, partition) => partition);
@@ -105,9 +109,12 @@ export class Drain {
     });
   }
 
-  /** One pause for all lanes, so that they wake together and share the next look. */
+  /** One pause for all lanes, so that they wake together and share the next look; when idle, with the other schemas of this process too. */
   #rest(signal: AbortSignal): Promise<void> {
-    this.#resting ??= pause(this.#settings.pollMs * slower(++this.#idlePolls), signal).finally(() => {
+    if (this.#resting !== undefined) return this.#resting;
+    const times = slower(++this.#idlePolls);
+    const interval = this.#settings.pollMs * times;
+    this.#resting = pause(times === 1 ? interval : interval - (performance.now() % interval), signal).finally(() => {
       this.#resting = undefined;
     });
     return this.#resting;

@@ -12,7 +12,7 @@ export interface RelayOptions {
   readonly lanes?: number;
   /** Most rows of one pass. Default 1,000. */
   readonly batch?: number;
-  /** Milliseconds between two looks while there is nothing to do; five times that after some seconds of it. Default 20. */
+  /** Milliseconds between two looks while there is nothing to do; after some seconds of it up to ten times that. Default 20. */
   readonly pollMs?: number;
   /** Hours for which published rows are kept; 0 deletes them as they are published. Default 24. */
   readonly retentionHours?: number;

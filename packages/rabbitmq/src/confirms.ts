@@ -1,6 +1,7 @@
 import { EVENTS_EXCHANGE } from '@oncebox/message';
 import { type ChannelModel, IllegalOperationError, type Options } from 'amqplib';
 import { gatherWrites } from './gather.ts';
+import { publish } from './publish.ts';
 import { declareExchanges } from './topology.ts';
 
 /**
@@ -17,7 +18,7 @@ export interface Sending {
   readonly routingKey: string;
   readonly body: Buffer;
   /** Properties, headers and `mandatory`. */
-  readonly options: Options.Publish;
+  readonly options: Omit<Options.Publish, 'CC' | 'BCC' | 'expiration' | 'deliveryMode'>;
 }
 
 export interface ConfirmingChannel {
@@ -109,7 +110,7 @@ export async function openConfirmingChannel(
       gather();
       try {
         // False means that it was taken and that the next should wait for `drain`; sending it again would double it.
-        writable = channel.publish(exchange, routingKey, body, options);
+        writable = publish(channel, sending);
       } catch (error) {
         // amqplib encodes before it writes, so what it throws on was not sent and has used no delivery tag.
         settle(

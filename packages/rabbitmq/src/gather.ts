@@ -1,6 +1,9 @@
 import { Writable } from 'node:stream';
 import type { ChannelModel } from 'amqplib';
 
+/** By socket, as the channels of a connection share one: with a listener each, a channel that is opened again and again would leave them behind. */
+const gathering = new WeakMap<Writable, () => void>();
+
 /**
  * Lets what is written to a connection in one turn of the loop leave in one system call. amqplib writes each message by itself, and with Nagle
  * off each is a segment of its own: dear here, and dearer at the broker, which wakes for each.
@@ -10,6 +13,8 @@ import type { ChannelModel } from 'amqplib';
 export function gatherWrites({ connection }: ChannelModel): () => void {
   const socket: unknown = Reflect.get(connection, 'stream');
   if (!(socket instanceof Writable)) return () => undefined;
+  const known = gathering.get(socket);
+  if (known !== undefined) return known;
   let corked = false;
   const uncork = (): void => {
     corked = false;
@@ -24,5 +29,6 @@ export function gatherWrites({ connection }: ChannelModel): () => void {
   };
   // When the socket takes more, amqplib writes at once what had to wait.
   socket.prependListener('drain', cork);
+  gathering.set(socket, cork);
   return cork;
 }
