@@ -51,6 +51,27 @@ test('acknowledging later messages leaves an earlier one that is still in hand a
   expect((await read(name)).properties.messageId).toBe(slow);
 });
 
+test('what is settled while its connection is being closed goes back, and nothing breaks', async () => {
+  const name = newName();
+  const gate = Promise.withResolvers<Verdict>();
+  let seen = 0;
+  const broker = connect(name);
+  await consume(
+    name,
+    () => {
+      seen += 1;
+      return gate.promise;
+    },
+    { broker },
+  );
+  const id = send(name);
+  await expect.poll(() => seen, PATIENCE).toBe(1);
+  const closing = broker.close();
+  gate.resolve(handled);
+  await closing;
+  expect((await read(name)).properties.messageId).toBe(id);
+});
+
 test('stop waits for the handlers of what is in hand, so nothing is handled twice', async () => {
   const name = newName();
   const counts = new Map<string, number>();

@@ -1,4 +1,4 @@
-import type { ConsumeMessage } from 'amqplib';
+import { type ConsumeMessage, IllegalOperationError } from 'amqplib';
 import type { LiveChannel } from './channel.ts';
 import { signal } from './signals.ts';
 
@@ -24,6 +24,15 @@ export function openAcks(consumer: string, { channel, closed }: Pick<LiveChannel
     const messages = settled;
     settled = [];
     if (closed.aborted) return; // the broker has taken all of them back
+    try {
+      send(messages);
+    } catch (error) {
+      // It is being closed, and the broker takes back what it was not told of. Nobody else could catch this.
+      if (!(error instanceof IllegalOperationError)) throw error;
+    }
+  }
+
+  function send(messages: readonly ConsumeMessage[]): void {
     const [oldest = Number.POSITIVE_INFINITY] = unsettled;
     let upTo: ConsumeMessage | undefined;
     for (const message of messages) {
