@@ -18,7 +18,7 @@ export const relayConfig = z.object({
   RELAY_LOG: flag(false),
   RELAY_LOG_HOURS: integer(1, 24 * 3_650, 720),
   RELAY_LOG_BYTES: integer(1_000_000, 10 ** 14, 10 ** 10),
-  /** History is forgotten by whole segments, and never the one that is written to. */
+  /** The broker forgets whole segments, when it begins another. */
   RELAY_LOG_SEGMENT_BYTES: integer(1_000_000, 3 * 10 ** 9, 10 ** 8),
   ...logSettings,
 });

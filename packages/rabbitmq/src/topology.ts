@@ -111,7 +111,7 @@ const MAX_PRIORITY = 5;
 export const declareRequestQueue = (channel: Channel, queue: string): Promise<void> =>
   declareQueue(channel, queue, { 'x-queue-type': 'classic', 'x-max-priority': MAX_PRIORITY });
 
-/** How much history the log keeps; whichever limit is reached first. A broker forgets whole segments, and never the one that it writes to. */
+/** How much history the log keeps; whichever limit is reached first. The broker forgets whole segments, when it begins another. */
 export interface LogRetention {
   readonly maxAgeHours: number;
   readonly maxBytes: number;
