@@ -63,7 +63,8 @@ beforeAll(async () => {
   http = await listen(createServer(createApp({ pool: shop, logger })), { port: 0, host: '127.0.0.1' });
   broker = connectBroker({ urls: [vhost.amqpUrl], name: 'traced', logger: quiet });
   const publisher = createPublisher({ urls: [vhost.amqpUrl], name: 'relay', logger: quiet });
-  const relay = createRelay({ databaseUrls: schemas.relayUrls.split(','), publisher, logger: quiet });
+  const backoff = { firstMs: 50, mostMs: 50 };
+  const relay = createRelay({ databaseUrls: schemas.relayUrls.split(','), publisher, logger: quiet, backoff });
   relay.start();
   stops.push(
     () => relay.stop(),
@@ -151,6 +152,7 @@ test('one trace runs from a request through each publish to each handler, and on
     'messaging.operation.name': 'publish',
     'messaging.operation.type': 'send',
     'messaging.destination.name': 'oncebox.events:customer.created',
+    'oncebox.attempt': 1,
   });
   expect(greeter.attributes).toEqual({
     ...messaging,
@@ -254,6 +256,25 @@ test.each([
     expect(told()).not.toMatch(/canary/i);
   },
 );
+
+test('each time that the broker refuses a message is a span of its own, below what wrote it', async () => {
+  const Unheard = defineMessage({ ...Noted, payload: Greeted.schema, delivery: 'required', routingKey: 'unheard' });
+  await transaction(shop, (tx) => outbox.add(tx, Unheard.message({ id: 'u' }, { traceparent: TRACEPARENT })));
+  await expect.poll(() => spans().length, PATIENCE).toBeGreaterThan(1);
+  const channel = await vhost.channel();
+  const { queue } = await channel.assertQueue('', { exclusive: true });
+  await channel.bindQueue(queue, Unheard.exchange, Unheard.routingKey);
+  await expect.poll(() => vhost.depth(queue), PATIENCE).toBe(1);
+  await expect.poll(() => spans().at(-1)?.attributes, PATIENCE).not.toHaveProperty('error.type');
+  const sent = spans().map(({ parentSpanContext, attributes }) => ({
+    parent: parentSpanContext?.spanId,
+    attempt: attributes['oncebox.attempt'],
+    error: attributes['error.type'],
+  }));
+  const refused = Array.from({ length: sent.length - 1 }, (_, n) => ({ attempt: n + 1, error: 'returned' }));
+  const expected = [...refused, { attempt: sent.length, error: undefined }];
+  expect(sent).toEqual(expected.map((attempt) => ({ parent: CALLER.span, ...attempt })));
+});
 
 test('a question is answered in a span of whoever asks, which knows its failure by the class alone', async () => {
   const contract = defineRequest({ type: 'Ask', owner: 'oracle', question: z.object({}), answer: z.object({}) });

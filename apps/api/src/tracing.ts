@@ -1,6 +1,6 @@
 import { classOf, isTracing } from '@oncebox/message';
 import { context, propagation, ROOT_CONTEXT, SpanKind, SpanStatusCode, trace } from '@opentelemetry/api';
-import type { RequestHandler } from 'express';
+import type { RequestHandler, Response } from 'express';
 import { failureOf, routeOf } from './request-log.ts';
 
 const tracer = trace.getTracer('@oncebox/api');
@@ -18,13 +18,18 @@ export const traceRequests: RequestHandler = (request, response, next) => {
     const route = routeOf(request);
     // Only now is it known.
     if (route !== undefined) span.updateName(`${request.method} ${route}`).setAttribute('http.route', route);
-    span.setAttribute('http.response.status_code', response.statusCode);
-    if (response.statusCode >= 500) {
-      const failure = failureOf(response);
-      span.setAttribute('error.type', failure instanceof Error ? classOf(failure) : String(response.statusCode));
-      span.setStatus({ code: SpanStatusCode.ERROR });
-    }
+    if (response.writableFinished) span.setAttribute('http.response.status_code', response.statusCode);
+    const error = errorOf(response);
+    if (error !== undefined) span.setAttribute('error.type', error).setStatus({ code: SpanStatusCode.ERROR });
     span.end();
   });
   context.with(trace.setSpan(parent, span), next);
 };
+
+/** Why a request has no good answer; one that was refused has. */
+function errorOf(response: Response): string | undefined {
+  if (!response.writableFinished) return 'aborted';
+  if (response.statusCode < 500) return undefined;
+  const failure = failureOf(response);
+  return failure instanceof Error ? classOf(failure) : String(response.statusCode);
+}

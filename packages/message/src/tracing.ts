@@ -42,6 +42,7 @@ export function inPublishSpan<Result extends { readonly kind: string }>(
     'messaging.operation.type': 'send',
     'messaging.destination.name': destination,
     'oncebox.message.type': message.type,
+    'oncebox.attempt': message.attempt,
   };
   const span = tracer.startSpan(`publish ${destination}`, { kind, attributes }, parent);
   return context.with(trace.setSpan(parent, span), async () => {

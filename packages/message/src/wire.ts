@@ -18,6 +18,8 @@ export interface OutgoingMessage {
   readonly routingKey: string;
   /** Whether the broker must hand it back when no queue is bound for it. */
   readonly mandatory: boolean;
+  /** From 1: one more than the broker has refused; for the span of the publish. */
+  readonly attempt?: number;
   /** Name of the schema whose outbox it was in. */
   readonly source: string;
   /** When the writer's statement ran, by the database's clock. */

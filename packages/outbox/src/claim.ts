@@ -178,7 +178,7 @@ export async function read(
         ];
   const [rows] = await tx.query<(OutboxRow & RowDataPacket)[]>(
     `SELECT CAST(o.seq AS CHAR) AS seq, o.id, o.partition_id, o.aggregatetype, o.aggregateid, o.type, o.version, o.payload,
-            o.headers, o.exchange, o.routing_key, o.delivery, o.when_parked, o.held, o.created_at,
+            o.headers, o.exchange, o.routing_key, o.delivery, o.when_parked, o.held, o.attempts, o.created_at,
             EXISTS (SELECT 1 FROM outbox_waiting) AS anything_waits
        FROM (SELECT seq, SUM(bytes) OVER (PARTITION BY partition_id ORDER BY seq) - bytes AS ahead
                FROM (${[...ready, ...retried].join(' UNION ALL ')}) AS candidate) AS sized

@@ -18,6 +18,7 @@ const row = (seq: number, key: string, change: Partial<OutboxRow> = {}): OutboxR
   delivery: 'required',
   when_parked: 'hold',
   held: 0,
+  attempts: 0,
   created_at: new Date(0),
   anything_waits: 0,
   ...change,

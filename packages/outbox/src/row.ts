@@ -20,6 +20,7 @@ export interface OutboxRow {
   readonly delivery: 'required' | 'optional';
   readonly when_parked: 'hold' | 'continue';
   readonly held: number;
+  readonly attempts: number;
   readonly created_at: Date;
   /** 1 while any row of this schema waits behind a failure. */
   readonly anything_waits: number;
@@ -46,6 +47,7 @@ export const toOutgoing = (row: OutboxRow, schema: string): OutgoingMessage => (
   exchange: row.exchange,
   routingKey: row.routing_key ?? `${row.aggregatetype}.${row.type}`,
   mandatory: row.delivery === 'required',
+  attempt: row.attempts + 1,
   source: schema,
   occurredAt: row.created_at,
 });

@@ -39,7 +39,11 @@ export async function replayDeadLetters(options: ReplayOptions): Promise<void> {
             throw new BrokerError('ONCEBOX_NOT_REPLAYED', outcome.reason);
           }
           const why = outcome?.reason ?? 'its properties are no JSON object';
-          logger.error({ consumer: name }, `a dead letter cannot be sent again, so it is dead as before: ${why}`);
+          const { messageId, correlationId } = sending?.options ?? {};
+          logger.error(
+            { consumer: name, messageId, correlationId },
+            `a dead letter cannot be sent again, so it is dead as before: ${why}`,
+          );
           return 'unsendable';
         }));
       if (!more) await delay(everyMs, undefined, { signal: stop }).catch(() => undefined); // rejects only because of `stop`
