@@ -1,7 +1,9 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { afterAll, beforeAll, expect, inject, test } from 'vitest';
-import { metric } from '../support/metrics.ts';
+import { metric, metricNames } from '../support/metrics.ts';
 import { startProxy } from '../support/proxy.ts';
-import { createSystem, postCustomer, type System } from '../support/system.ts';
+import { createSystem, postCustomer, type System, send } from '../support/system.ts';
 
 /** What each process shows tells what has happened, while it is so and no longer. */
 
@@ -12,6 +14,18 @@ beforeAll(async () => {
   system = await createSystem(inject('servers'));
 });
 afterAll(() => system?.drop());
+
+/** What the alert rules and the dashboard ask for. */
+const named = [
+  ...new Set(
+    ['alerts.yml', 'grafana/dashboards/oncebox.json'].flatMap(
+      (file) =>
+        readFileSync(join(import.meta.dirname, '../../deploy/observability', file), 'utf8').match(
+          /\b(oncebox|nodejs|process)_[a-z0-9_]+/g,
+        ) ?? [],
+    ),
+  ),
+];
 
 const readiness = async (program: { page(path: '/readyz'): Promise<string> }) =>
   JSON.parse(await program.page('/readyz'));
@@ -26,13 +40,30 @@ test('metrics and readiness tell which of worker, broker and database is away, a
   let worker = system.worker();
   await Promise.all([relay.ready(), worker.ready()]);
 
-  await postCustomer(api, 'first');
+  const customer = await postCustomer(api, 'first');
   const handled = () =>
     metric(worker, 'oncebox_consumer_messages_total', { consumer: 'welcome-email', result: 'handled' });
   await expect.poll(handled, PATIENCE).toBe(1);
   expect(await metric(relay, 'oncebox_relay_messages_total', { schema, result: 'confirmed' })).toBe(1);
   expect(await metric(worker, 'oncebox_consumer_latency_seconds_count', { consumer: 'welcome-email' })).toBe(1);
   expect(await metric(worker, 'oncebox_consumer_consuming', { consumer: 'welcome-email' })).toBe(1);
+
+  // An order, so that there is a saga; with it, all that rules and dashboard name has been shown by somebody.
+  const order = {
+    customerId: customer,
+    items: [{ sku: 'SKU-1', quantity: 1 }],
+    shippingAddress: '1 Main Street',
+    payment: { token: 'tok_ok' },
+    process: 'orchestration',
+  };
+  expect((await send(api, 'POST', '/orders', order)).status).toBe(202);
+  await system.shop("INSERT INTO projection_rebuilds (name, total) VALUES ('orders', 1)");
+  const shown = new Set<string>();
+  const missing = async () => {
+    for (const name of (await Promise.all([api, relay, worker].map(metricNames))).flat()) shown.add(name);
+    return named.filter((name) => !shown.has(name));
+  };
+  await expect.poll(missing, PATIENCE).toEqual([]);
 
   worker.kill('SIGTERM');
   await worker.exited;
