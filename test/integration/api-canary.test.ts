@@ -21,7 +21,7 @@ afterAll(async () => {
   await schemas?.drop();
 });
 
-it('nothing of what clients send is in the log, at its most talkative, whatever goes wrong', async () => {
+it('nothing of what clients send is in the log, at its most talkative, or in the metrics, whatever goes wrong', async () => {
   const proxy = await startProxy(schemas.shop.url);
   const api = start('apps/api/src/main.ts', {
     API_DATABASE_URL: proxy.url,
@@ -75,6 +75,7 @@ it('nothing of what clients send is in the log, at its most talkative, whatever 
   await proxy.refuse();
   expect(await post(bob, key)).toBe(503);
 
+  expect(await api.page('/metrics')).not.toMatch(new RegExp(CANARY, 'i'));
   api.kill('SIGTERM');
   await api.exited;
   expect(api.lines.filter(({ level }) => level === 'error')).toHaveLength(4);
