@@ -48,7 +48,7 @@ test('metrics and readiness tell which of worker, broker and database is away, a
   expect(await metric(worker, 'oncebox_consumer_latency_seconds_count', { consumer: 'welcome-email' })).toBe(1);
   expect(await metric(worker, 'oncebox_consumer_consuming', { consumer: 'welcome-email' })).toBe(1);
 
-  // An order, so that there is a saga; with it, all that rules and dashboard name has been shown by somebody.
+  // For the gauges of sagas and of rebuilds: the relay drains the shop alone, so this saga does not end.
   const order = {
     customerId: customer,
     items: [{ sku: 'SKU-1', quantity: 1 }],
@@ -58,13 +58,6 @@ test('metrics and readiness tell which of worker, broker and database is away, a
   };
   expect((await send(api, 'POST', '/orders', order)).status).toBe(202);
   await system.shop("INSERT INTO projection_rebuilds (name, total) VALUES ('orders', 1)");
-  const shown = new Set<string>();
-  const missing = async () => {
-    for (const name of (await Promise.all([api, relay, worker].map(metricNames))).flat()) shown.add(name);
-    return named.filter((name) => !shown.has(name));
-  };
-  await expect.poll(missing, PATIENCE).toEqual([]);
-
   worker.kill('SIGTERM');
   await worker.exited;
   await postCustomer(api, 'second');
@@ -79,6 +72,13 @@ test('metrics and readiness tell which of worker, broker and database is away, a
   await postCustomer(api, 'third');
   const pending = () => metric(relay, 'oncebox_outbox_messages', { schema, type: 'CustomerCreated', state: 'pending' });
   await expect.poll(pending, PATIENCE).toBe(1);
+  // With a backlog, an unfinished saga and a rebuild, everything that rules and dashboard name is shown by somebody.
+  const shown = new Set<string>();
+  const missing = async () => {
+    for (const name of (await Promise.all([api, relay, worker].map(metricNames))).flat()) shown.add(name);
+    return named.filter((name) => !shown.has(name));
+  };
+  await expect.poll(missing, PATIENCE).toEqual([]);
   expect(await metric(relay, 'oncebox_outbox_oldest_seconds', { schema, type: 'CustomerCreated' })).toBeGreaterThan(0);
   expect(await metric(relay, 'oncebox_ready', { check: 'broker' })).toBe(0);
   expect(await metric(relay, 'oncebox_ready', { check: 'database' })).toBe(1);
@@ -97,4 +97,4 @@ test('metrics and readiness tell which of worker, broker and database is away, a
   await database.pass();
   await expect.poll(() => metric(relay, 'oncebox_outbox_capped', { schema }), PATIENCE).toBe(0);
   await relay.ready();
-});
+}, 150_000);

@@ -64,7 +64,7 @@ test('an order that the api does not know is given up at once', async () => {
 
 test('an api that fails for a moment, or does not answer, is asked again', async () => {
   const { url, requests } = await serve(status(503), silence, found(1));
-  expect(await ordersApi(url, 200).order('a')).toEqual(order(1));
+  expect(await ordersApi(url, 1_000).order('a')).toEqual(order(1));
   expect(requests).toHaveLength(3);
 });
 
@@ -78,7 +78,7 @@ test.each([
   },
 ])('an api that $what is asked three times, and may be asked again later', async ({ respond, error }) => {
   const { url, requests } = await serve(respond);
-  const api = ordersApi(url, 100);
+  const api = ordersApi(url, 500);
   await expect(api.order('a')).rejects.toThrow(error);
   expect(requests).toHaveLength(3);
   await expect(api.order('a')).rejects.toThrow(error);
