@@ -1,4 +1,4 @@
-import type { OutgoingMessage } from '@oncebox/message';
+import { type OutgoingMessage, PARTITIONS } from '@oncebox/message';
 import type { Pool } from '@oncebox/mysql';
 
 /** Every message of a run carries its number in its id, so that what arrived can be compared with what was sent. */
@@ -23,7 +23,7 @@ const payload = (n: number, bytes: number): string => {
 const envelope = (n: number, source: string) => ({
   id: messageId(n),
   version: 1,
-  lineage: {},
+  lineage: { correlationId: messageId(n) },
   exchange: 'oncebox.events',
   mandatory: true,
   source,
@@ -35,6 +35,7 @@ export const outgoing = (n: number, bytes: number, source: string): OutgoingMess
   ...envelope(n, source),
   type: TYPE,
   aggregateId: `key-${n % KEYS}`,
+  partition: n % PARTITIONS,
   payload: payload(n, bytes),
   routingKey: ROUTING_KEY,
 });
@@ -65,13 +66,15 @@ const CHUNK = 10_000;
 export async function seed(pool: Pool, from: number, to: number, bytes: number, keys = KEYS): Promise<void> {
   for (let first = from; first < to; first += CHUNK) {
     await pool.query(
-      `INSERT INTO outbox (id, aggregatetype, aggregateid, type, version, routing_key, payload)
-       SELECT CONCAT(?, LPAD(LOWER(HEX(n)), 12, '0')), 'bench', CONCAT('key-', n % ?), ?, 1, ?,
+      `INSERT INTO outbox (id, headers, aggregatetype, aggregateid, type, version, routing_key, payload)
+       SELECT id, CONCAT('{"correlationId":"', id, '"}'), 'bench', CONCAT('key-', n % ?), ?, 1, ?,
               CONCAT(RPAD(CONCAT('{"n":', n, ',"pad":"'), ?, 'x'), '"}')
-         FROM (SELECT ? + a.d + 10 * b.d + 100 * c.d + 1000 * e.d AS n
-                 FROM ${DIGITS} AS a, ${DIGITS} AS b, ${DIGITS} AS c, ${DIGITS} AS e) AS numbers
-        WHERE n < ? ORDER BY n`,
-      [ID_PREFIX, keys, TYPE, ROUTING_KEY, bytes - 2, first, to],
+         FROM (SELECT n, CONCAT(?, LPAD(LOWER(HEX(n)), 12, '0')) AS id
+                 FROM (SELECT ? + a.d + 10 * b.d + 100 * c.d + 1000 * e.d AS n
+                         FROM ${DIGITS} AS a, ${DIGITS} AS b, ${DIGITS} AS c, ${DIGITS} AS e) AS numbers
+                WHERE n < ?) AS messages
+        ORDER BY n`,
+      [keys, TYPE, ROUTING_KEY, bytes - 2, ID_PREFIX, first, to],
     );
   }
 }

@@ -6,7 +6,7 @@ import { numbers, status, type Testbed } from '../testbed.ts';
 /** What a relay costs that has nothing to do: two schemas, nothing pending, nobody else on the server. */
 
 /** Until it has slowed down, as it does when nothing comes. */
-const SETTLE_MS = 4_000;
+const SETTLE_MS = 6_000;
 const NAME = 'relay of two schemas';
 
 async function idling(bed: Testbed): Promise<Sample> {

@@ -16,7 +16,7 @@ export function countConsumers(registry: Registry): (read: () => readonly Consum
   const registers = [registry];
   const messages = new Counter({
     name: 'oncebox_consumer_messages_total',
-    help: 'Deliveries by what became of them: handled, duplicate, retried, dead, held (by an ordered consumer).',
+    help: 'Deliveries by what became of them: handled, duplicate, retried, dead, held (by an ordered consumer), skipped (history).',
     labelNames: ['consumer', 'result'] as const,
     registers,
   });

@@ -89,6 +89,8 @@ export class Drain {
       const { partitions, due } = await this.#probe();
       // Asks the database even so: who waits for the broker should not learn of a second outage only when the first has ended.
       if (!this.#publisher.ready) return await pause(this.#settings.pollMs * 10, signal);
+      // Work that somebody else holds is work: more of it may come, and at a free partition.
+      if (partitions.length > 0) this.#idlePolls = 0;
       const wanted = partitions.filter((partition) => !this.#held.has(partition));
       if (signal.aborted) return;
       // With little to do one pass takes everything: one transaction, one fsync. With a backlog the lanes divide it.
@@ -98,7 +100,6 @@ export class Drain {
         await this.#rest(signal);
         return;
       }
-      this.#idlePolls = 0;
       if (result.outage !== undefined) {
         this.#logger.warn(
           { schema: this.#schema.name, reason: result.outage },

@@ -39,7 +39,7 @@ export interface PassResult {
   readonly parked: number;
   /** The last `seq` in each partition with which this pass is done; none when an outage or the end of its time cut it short. */
   readonly last: ReadonlyMap<number, string>;
-  /** The row limit was reached: there is probably more. */
+  /** The limit of rows or, roughly, that of bytes was reached: there is probably more. */
   readonly full: boolean;
   readonly outage: string | undefined;
 }
@@ -103,7 +103,7 @@ export async function pass(
         ...outcome,
         correlationIds: correlationIdsOf(dispatched.confirmed),
         last: dispatched.complete ? lastReady(rows) : new Map(),
-        full: rows.length >= settings.limits.rows,
+        full: isFull(rows, settings.limits),
         outage: dispatched.outage,
       };
     },
@@ -140,8 +140,11 @@ function countsOf({
   };
 }
 
-/** For how long a pass sends: a key goes out at one message a confirm, and with a thousand of its rows would outlast the lease. */
-const SENDING_MS = 4_000;
+/**
+ * For how long a pass sends: a key goes out at one message a confirm, and with a thousand of its rows would outlast the lease. Short, because
+ * the other keys of its partitions wait for the commit.
+ */
+const SENDING_MS = 1_000;
 const NO_HEADS: Heads = new Map();
 const NOTHING = {
   published: [],
@@ -152,6 +155,10 @@ const NOTHING = {
   full: false,
   outage: undefined,
 };
+
+/** Each partition has its share of the bytes, and few use theirs up: half of them all is much. */
+const isFull = (rows: readonly OutboxRow[], { rows: most, bytes }: ReadLimits): boolean =>
+  rows.length >= most || rows.reduce((sum, { payload }) => sum + payload.length, 0) >= bytes / 2;
 
 /** Held rows say nothing about the rows before them: they are read out of turn. */
 const lastReady = (rows: readonly OutboxRow[]): Map<number, string> =>

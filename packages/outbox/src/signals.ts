@@ -27,7 +27,7 @@ export interface PassedSignal {
   readonly nacked: number;
   /** Can never be sent: parked. */
   readonly unsendable: number;
-  /** Sent, and cut off by an outage before the broker answered. */
+  /** Cut off by an outage: sent and not answered, or not sent. */
   readonly unknown: number;
   /** From the beginning of the transaction until the rows are read. */
   readonly claimSeconds: number;

@@ -10,6 +10,8 @@ export interface Acks {
   ack(message: ConsumeMessage): void;
   /** The broker is to move it to the dead queue. */
   reject(message: ConsumeMessage): void;
+  /** It goes back to its queue. */
+  giveBack(message: ConsumeMessage): void;
 }
 
 /**
@@ -59,6 +61,10 @@ export function openAcks(consumer: string, { channel, closed }: Pick<LiveChannel
     reject(message) {
       unsettled.delete(message.fields.deliveryTag);
       channel.reject(message, false);
+    },
+    giveBack(message) {
+      unsettled.delete(message.fields.deliveryTag);
+      channel.nack(message, false, true);
     },
   };
 }

@@ -16,12 +16,21 @@ export function gatherWrites({ connection }: ChannelModel): () => void {
   const known = gathering.get(socket);
   if (known !== undefined) return known;
   let corked = false;
+  let again = false;
   const uncork = (): void => {
-    corked = false;
     socket.uncork();
+    corked = again;
+    again = false;
+    if (!corked) return;
+    // What was sent while it was corked is handed over in an immediate behind this one. In a drain that is every other turn.
+    socket.cork();
+    setImmediate(uncork);
   };
   const cork = (): void => {
-    if (corked) return;
+    if (corked) {
+      again = true;
+      return;
+    }
     corked = true;
     socket.cork();
     // amqplib hands its messages to the socket in an immediate that it asks for after us, so ours waits for one more.

@@ -112,7 +112,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     settledAt = performance.now();
     if (verdict.kind === 'skipped') logger.info({ consumer: name, ...idsOf(message) }, SKIPPED);
     if (!('error' in verdict)) return ack(message, verdict.kind);
-    if (verdict.kind === 'unavailable') return channel.nack(message, false, true); // finishing during an outage
+    if (verdict.kind === 'unavailable') return acks.giveBack(message); // finishing during an outage
     const { error } = verdict;
     const attempts = failedAttempts(message) + 1;
     const retryInMs = verdict.kind === 'retry' ? retryDelaysMs[attempts - 1] : undefined;
