@@ -17,14 +17,14 @@ const LIMIT = 100;
 const SMALL = 'x'.repeat(LIMIT - 2); // two bytes are the quotes of the JSON string
 const LARGE = `${'ä'.repeat(LIMIT)}🚚`;
 
-const drawn = (key: string, overLimit: 'refuse' | 'claim-check' = 'claim-check') =>
+const drawn = (key: string, overLimit: 'refuse' | 'claim-check' = 'claim-check', payload = z.string()) =>
   defineMessage({
     type: `Drawn.${key}`,
     version: 1,
     aggregateType: 'picture',
     aggregateId: () => 'p',
     routingKey: key,
-    payload: z.string(),
+    payload,
     maxBytes: LIMIT,
     overLimit,
   });
@@ -47,16 +47,19 @@ beforeAll(async () => {
     await Promise.all([publisher.close(), http.close(), shop.end(), admin.end()]);
   };
 });
-afterEach(() => admin.query('DELETE FROM claimed_payloads'));
+afterEach(async () => {
+  await admin.query('DELETE FROM claimed_payloads');
+  await admin.query('UPDATE retention SET forgotten_before = NULL');
+});
 afterAll(() => stop());
 
 const serve = (port: number): Promise<Listening> =>
   listen(createServer(servePayloads(shop, quiet)), { port, host: '127.0.0.1' });
 
 /** A consumer of the contract of its name, and the payloads that it has handled. */
-async function consumer(retryDelaysMs: readonly number[] = [50]) {
+async function consumer(retryDelaysMs: readonly number[] = [50], schema = z.string()) {
   const name = newName();
-  const contract = drawn(name);
+  const contract = drawn(name, 'claim-check', schema);
   const handled: string[] = [];
   const handling = on(contract, { payloadsFrom, handle: async (_tx, { payload }) => void handled.push(payload) });
   await consumeWith(createInbox(pool, defineConsumer({ name, handlers: [handling], retryDelaysMs })));
@@ -109,6 +112,9 @@ test('a payload is kept in the transaction of its message: rolled back, neither 
 
 test('a message whose payload has expired is dead at once, with that reason', async () => {
   const { name, contract, handled, write } = await consumer();
+  await admin.query(
+    "UPDATE retention SET forgotten_before = UTC_TIMESTAMP(6) + INTERVAL 1 HOUR WHERE name = 'claimed_payloads'",
+  );
   await transaction(shop, async (tx) => {
     const message = contract.message(LARGE);
     await outbox.add(tx, message);
@@ -117,6 +123,26 @@ test('a message whose payload has expired is dead at once, with that reason', as
   await write(SMALL);
   expect(await letterOf(name)).toMatchObject({ reason: 'PayloadExpiredError ONCEBOX_PAYLOAD_EXPIRED', attempts: 1 });
   await expect.poll(() => handled, PATIENCE).toEqual([SMALL]);
+});
+
+test('one whose payload the writer cannot have deleted by its age is retried: the address may be wrong', async () => {
+  const { name, contract } = await consumer();
+  await admin.query(
+    "UPDATE retention SET forgotten_before = UTC_TIMESTAMP(6) - INTERVAL 1 HOUR WHERE name = 'claimed_payloads'",
+  );
+  await transaction(shop, async (tx) => {
+    const message = contract.message(LARGE);
+    await outbox.add(tx, message);
+    await tx.execute('DELETE FROM claimed_payloads WHERE id = ?', [message.id]);
+  });
+  expect(await letterOf(name)).toMatchObject({ reason: 'InboxError ONCEBOX_PAYLOAD_UNAVAILABLE', attempts: 2 });
+});
+
+test('one whose payload breaks the contract is dead at once', async () => {
+  const { name, handled } = await consumer([50], z.string().max(LIMIT));
+  await transaction(shop, (tx) => outbox.add(tx, drawn(name).message(LARGE)));
+  expect(await letterOf(name)).toMatchObject({ reason: expect.stringContaining('INVALID_PAYLOAD'), attempts: 1 });
+  expect(handled).toEqual([]);
 });
 
 test('while its writer does not answer a message is retried, and then handled', async () => {

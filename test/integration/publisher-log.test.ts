@@ -12,9 +12,9 @@ const QUEUE = 'hearer';
 let vhost: Vhost;
 let channel: Channel;
 let publisher: Publisher;
-const errors: string[] = [];
+const complaints: string[] = [];
 beforeEach(async () => {
-  errors.length = 0;
+  complaints.length = 0;
   vhost = await createVhost(inject('servers'));
   channel = await vhost.channel();
   await channel.assertQueue(QUEUE, { arguments: { 'x-queue-type': 'quorum' } });
@@ -27,8 +27,8 @@ afterEach(async () => {
 async function start(url = vhost.amqpUrl): Promise<void> {
   const logger: Logger = {
     info: () => undefined,
-    warn: () => undefined,
-    error: (_fields, text) => void errors.push(text),
+    warn: (_fields, text) => void complaints.push(`warn: ${text}`),
+    error: (_fields, text) => void complaints.push(`error: ${text}`),
   };
   const log = { maxAgeHours: 1, maxBytes: 10_000_000, segmentBytes: 1_000_000 };
   publisher = createPublisher({ urls: [url], name: 'publisher', logger, log });
@@ -70,6 +70,14 @@ test('a message that no queue is bound for still comes back, and is kept in the 
   });
 });
 
+test('closing waits until what is in flight is in the log as well', async () => {
+  await start();
+  await channel.bindQueue(QUEUE, 'oncebox.events', 'customer.created');
+  const inFlight = Array.from({ length: 20 }, () => publisher.publish(message()));
+  await publisher.close();
+  expect(new Set((await Promise.all(inFlight)).map(({ kind }) => kind))).toEqual(new Set(['confirmed']));
+});
+
 test('while the log is gone a publish fails, with a reason that names it, and a new one is declared', async () => {
   await start();
   await channel.bindQueue(QUEUE, 'oncebox.events', 'customer.created');
@@ -90,7 +98,7 @@ test('a log that is there with other properties is used and complained of, and a
   });
   await start();
   await channel.bindQueue(QUEUE, 'oncebox.events', 'customer.created');
-  expect(errors.join()).toContain('exists with other properties');
+  expect(complaints).toEqual([expect.stringMatching(/^warn: .* is used as it is.* Deleting it deletes the history/)]);
   expect(await publisher.publish(message())).toEqual({ kind: 'confirmed' });
   expect(await publisher.publish(message())).toMatchObject({ kind: 'nacked', reason: expect.stringContaining('log') });
 });

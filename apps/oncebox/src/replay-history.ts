@@ -1,15 +1,17 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { inboxForgottenBefore, type Registration, readHandled } from '@oncebox/inbox';
+import { deadLettersOf, inboxForgottenBefore, type Registration, readHandled } from '@oncebox/inbox';
 import type { History, Kept } from '@oncebox/rabbitmq';
 import { Report, SHOWN } from './report.ts';
 import type { Source } from './sources.ts';
 
-type Outcome = 'sent' | 'would send' | 'handled' | 'not taken' | 'forgotten';
+type Outcome = 'sent' | 'would send' | 'handled' | 'given up' | 'not taken' | 'forgotten';
 
 const MEANING: Readonly<Record<Outcome, string>> = {
   sent: 'sent to its queue; its worker handles it, unless it has by then',
   'would send': 'would be sent',
   handled: 'left alone: it has been handled',
+  'given up':
+    'left alone: it is a dead letter of this consumer ("oncebox dead replay" sends it, unless it was discarded)',
   'not taken': 'left alone: its handler takes no history',
   forgotten:
     'refused, and nothing behind it was sent: it is older than what the inbox remembers, and may have been handled (--from a later time leaves it out, --force sends it)',
@@ -21,6 +23,8 @@ const LOOK_EVERY_MS = 200;
 const TELL_EVERY_MS = 2_000;
 
 interface Request {
+  /** Since when the consumer has been registered, for whatever type; see `isForgotten`. */
+  readonly since: string;
   /** The first moment; the beginning of the log if absent. */
   readonly from: Date | undefined;
   readonly force: boolean;
@@ -32,7 +36,7 @@ export async function replayHistory(
   history: History,
   { schema, pool }: Source,
   registrations: readonly Registration[],
-  { from, force, dryRun }: Request,
+  { since, from, force, dryRun }: Request,
 ): Promise<Report<Outcome>> {
   const report = new Report(MEANING, SHOWN);
   const registered = new Map(registrations.map((registration) => [registration.type, registration]));
@@ -52,11 +56,16 @@ export async function replayHistory(
     const messages = batch.filter(wanted);
     const ids = messages.map(({ received }) => received.id);
     const handled = await readHandled(pool, consumer, ids);
+    const letters = await deadLettersOf(pool, ids);
+    const givenUp = new Map(
+      letters.filter((each) => each.consumer === consumer).map((each) => [each.messageId, each.state]),
+    );
     const forgottenBefore = await inboxForgottenBefore(pool); // after that, or an id may go in between
     const outcomeOf = ({ received: { id, type, occurredAt } }: Kept): Outcome => {
-      const { replays, since } = registered.get(type) ?? { replays: false, since: '' };
-      if (!replays) return 'not taken';
+      if (!registered.get(type)?.replays) return 'not taken';
       if (handled.has(id)) return 'handled';
+      // One that was sent again is with the broker once more, as if it had never been dead.
+      if ((givenUp.get(id) ?? 'replayed') !== 'replayed') return 'given up';
       if (!force && isForgotten(since, occurredAt, forgottenBefore)) return 'forgotten';
       return dryRun ? 'would send' : 'sent';
     };
@@ -89,7 +98,8 @@ async function untilRoom(history: History, onFull: (waiting: number) => void): P
 
 /**
  * Whether the inbox may have handled a message and no longer know it. An inbox row is never older than its message; and of a consumer that
- * was added since, it has every row.
+ * was added since, it has every row. That is the age of the consumer and not of the type: a rollback, or a worker of an older release beside
+ * the new one, takes a type out of the registrations, and who puts it back gives it a new `since`.
  */
 function isForgotten(since: string, occurredAt: Date | undefined, forgottenBefore: string | undefined): boolean {
   if (forgottenBefore === undefined || since >= forgottenBefore) return false;

@@ -18,7 +18,8 @@ was cut short for instance, does no harm. No other consumer gets anything.
 
 Left alone are messages whose handler does not say "replays: true": an e-mail is not sent again.
 A message from before the time that the inbox remembers is refused, and the run ends there: it may have been handled, and would be handled
-again. --force sends it all the same. Not refused is a consumer that was added since: all that it has done is remembered.
+again. --force sends it all the same. Not refused is a consumer that was added since: all that it has done is remembered. An older one that
+handles a type only since then needs --force for it (with --type). What the consumer has given up is left to "oncebox dead".
 
   --from TIME           begin with messages written then: 24h, or 2026-01-31T08:00Z; or "first" (the default), where the log begins
   --type TYPE           only messages of this type; may be repeated
@@ -71,13 +72,14 @@ async function run(args: readonly string[]): Promise<number> {
     }
     const { AMQP_URL: urls } = loadConfig(z.object({ AMQP_URL: amqpUrls() }));
     const from = moment && ('at' in moment ? moment.at : new Date(await momentBefore(source.pool, moment.ago)));
+    const since = registrations.map((registration) => registration.since).toSorted()[0] ?? '';
     const ordered = registrations.some((registration) => registration.ordered);
     const history = await openHistory({ urls, consumer, ordered, logger });
     try {
       if (!dryRun) await untilSettled(source.pool, chosen, settledFor);
-      const report = await replayHistory(history, source, chosen, { from, force, dryRun });
+      const report = await replayHistory(history, source, chosen, { since, from, force, dryRun });
       report.print(json);
-      return report.exitCode(['sent', 'would send', 'handled', 'not taken']);
+      return report.exitCode(['sent', 'would send', 'handled', 'given up', 'not taken']);
     } finally {
       await history.close();
     }

@@ -23,13 +23,20 @@ export function handleAlone(pool: Pool, consumer: Consumer, isAway: () => Promis
   return async (received) => {
     const handling = consumer.handlingOf(received.type, received.version);
     if (handling === undefined) return unknownMessage(consumer, received);
+    const allowance = allow(name, deadlineMs);
+    const { redeem } = handling;
+    let whole = received;
+    try {
+      if (redeem !== undefined) whole = await allowance.spend((signal) => redeem(received, signal));
+    } catch (error) {
+      return failed(error);
+    }
     let prepare: (signal: AbortSignal) => Promise<Work>;
     try {
-      prepare = handling.read(received);
+      prepare = handling.read(whole);
     } catch (error) {
       return unreadable(error);
     }
-    const allowance = allow(name, deadlineMs);
     let work: Work;
     try {
       work = await allowance.spend(prepare);

@@ -49,10 +49,37 @@ test.each<[string, RequestListener, string]>([
   await expect(fetchFrom(respond)).rejects.toMatchObject({ code });
 });
 
+test('of an answer that does not end no more is read than was claimed', async () => {
+  let cut = false;
+  const endless: RequestListener = (_, response) => {
+    response.on('close', () => {
+      cut = true;
+    });
+    const more = (): void => {
+      while (!cut && response.write('x'.repeat(1_000)));
+    };
+    response.on('drain', more);
+    more();
+  };
+  await expect(fetchFrom(endless)).rejects.toMatchObject({ code: 'ONCEBOX_PAYLOAD_DIFFERS' });
+  await expect.poll(() => cut).toBe(true);
+});
+
+test.each([
+  ['no URL', 'here'],
+  ['a host without http://', 'localhost:3110'],
+  ['another scheme', 'ftp://pictures'],
+  ['credentials', 'http://me:secret@pictures'],
+  ['a query', 'http://pictures/?key=secret'],
+])('an address with %s is refused, and not shown', (_, payloadsFrom) => {
+  const handling = () => on(Drawn, { handle: async () => undefined, payloadsFrom });
+  expect(handling).toThrow('with no credentials and no query');
+  expect(handling).not.toThrow('secret');
+});
+
 test('a contract whose payloads may be claimed wants an address to fetch them from, and no batches', () => {
   const handle = async () => undefined;
   expect(() => on(Drawn, { handle })).toThrow('payloadsFrom');
-  expect(() => on(Drawn, { handle, payloadsFrom: 'here' })).toThrow('payloadsFrom');
   expect(() => onBatch(Drawn, { handle })).toThrow('handle it with on()');
   expect(on(Drawn, { handle, payloadsFrom: 'http://127.0.0.1' }).prepares).toBe(true);
 });

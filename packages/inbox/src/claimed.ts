@@ -11,17 +11,25 @@ type FetchPayload = (claim: Claim, signal: AbortSignal) => Promise<string>;
  *
  * The address is the consumer's setting and not in the message, or whoever can write to the queue could have it fetch what it may reach.
  *
- * @throws InboxError ONCEBOX_INVALID_CONSUMER without an address, or with one that is none.
+ * @throws InboxError ONCEBOX_INVALID_CONSUMER without an address, or with one below which nothing can be fetched.
  */
 export function payloadsAt(contract: Contract, from: string | undefined, timeoutMs = TIMEOUT_MS): FetchPayload {
-  if (from === undefined || !URL.canParse(from)) {
+  const folder = from === undefined ? undefined : folderAt(from);
+  if (folder === undefined) {
     throw new InboxError(
       'ONCEBOX_INVALID_CONSUMER',
-      `${contract.type}: its payloads may have to be fetched, so on() needs payloadsFrom, the URL at which its writer serves them`,
+      `${contract.type}: its payloads may have to be fetched, so on() needs payloadsFrom, the URL at which its writer serves them: ` +
+        'http:// or https://, with no credentials and no query',
     );
   }
-  const folder = new URL(from.endsWith('/') ? from : `${from}/`);
   return (claim, signal) => fetchPayload(folder, claim, AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]));
+}
+
+/** What is neither HTTP nor complete parses too: `localhost:3110` is a URL whose scheme is localhost. `fetch` refuses credentials. */
+function folderAt(from: string): URL | undefined {
+  const url = URL.parse(from.endsWith('/') ? from : `${from}/`);
+  if (url === null || !['http:', 'https:'].includes(url.protocol)) return undefined;
+  return `${url.username}${url.password}${url.search}${url.hash}` === '' ? url : undefined;
 }
 
 /**
@@ -30,18 +38,40 @@ export function payloadsAt(contract: Contract, from: string | undefined, timeout
  */
 async function fetchPayload(folder: URL, claim: Claim, signal: AbortSignal): Promise<string> {
   const unavailable = (why: string, cause?: unknown) =>
-    new InboxError('ONCEBOX_PAYLOAD_UNAVAILABLE', `No payload from ${folder.origin}: ${why}`, { cause });
+    new InboxError(
+      'ONCEBOX_PAYLOAD_UNAVAILABLE',
+      `No payload from ${folder.origin}: ${why}. Look at the writer, and at the handler's payloadsFrom`,
+      { cause },
+    );
   let status: number;
   let body: Buffer;
   try {
     const response = await fetch(new URL(claim.id, folder), { signal });
     status = response.status;
-    body = Buffer.from(await response.arrayBuffer());
+    body = await readAtMost(claim.bytes, response);
   } catch (error) {
     throw unavailable('it does not answer', error);
   }
-  if (status === 410) throw new PayloadExpiredError();
+  if (status === 410)
+    throw new PayloadExpiredError(
+      `${folder.origin} no longer keeps the payload: have it keep payloads for longer than messages may wait, dead letters included`,
+    );
   if (status !== 200) throw unavailable(`it answered ${status}`);
   if (answersClaim(claim, body)) return body.toString('utf8');
-  throw new InboxError('ONCEBOX_PAYLOAD_DIFFERS', `What ${folder.origin} answered is not the payload that was claimed`);
+  throw new InboxError(
+    'ONCEBOX_PAYLOAD_DIFFERS',
+    `What ${folder.origin} answered is not the payload that was claimed: is payloadsFrom the writer's own address?`,
+  );
+}
+
+/** What is over it is not the payload, however long it goes on; one byte of it tells. */
+async function readAtMost(bytes: number, { body }: Response): Promise<Buffer> {
+  const chunks: Uint8Array[] = [];
+  let left = bytes;
+  for await (const chunk of body ?? []) {
+    chunks.push(chunk);
+    left -= chunk.length;
+    if (left < 0) break; // which cancels the rest
+  }
+  return Buffer.concat(chunks);
 }

@@ -25,6 +25,13 @@ export interface Handling {
   /** Whether it takes messages that are sent again from the log; those that it does not take are acknowledged without effect. */
   readonly replays: boolean;
   /**
+   * The message with the payload that it has a claim check for. Not part of `read`, or one that breaks its contract could not be told from a
+   * `prepare` that has failed.
+   *
+   * @throws PayloadExpiredError; InboxError ONCEBOX_PAYLOAD_UNAVAILABLE, ONCEBOX_PAYLOAD_DIFFERS
+   */
+  readonly redeem?: (received: Received, signal: AbortSignal) => Promise<Received>;
+  /**
    * Reads the payload, and returns what prepares the work. The signal is aborted when the handler's deadline passes.
    *
    * @throws MessageError ONCEBOX_INVALID_PAYLOAD
@@ -85,23 +92,21 @@ export function on<Payload>(
   },
 ): Handling {
   const fetchPayload = mayBeClaimed(contract) ? payloadsAt(contract, handler.payloadsFrom) : undefined;
-  const prepare = async (received: Received, message: Incoming<Payload>, signal: AbortSignal): Promise<Work> => {
-    const prepared = await inContextOf(received, async () => handler.prepare?.(message, signal));
-    return (tx) => inContextOf(received, () => handler.handle(tx, message, prepared));
-  };
   return {
     contract,
     prepares: handler.prepare !== undefined || fetchPayload !== undefined,
     replays: handler.replays ?? false,
+    ...(fetchPayload && {
+      async redeem(received: Received, signal: AbortSignal) {
+        const claim = claimIn(contract, received);
+        return claim === undefined ? received : { ...received, payload: await fetchPayload(claim, signal) };
+      },
+    }),
     read(received) {
-      const claim = claimIn(contract, received);
-      if (claim === undefined || fetchPayload === undefined) {
-        const message = incoming(contract, received);
-        return (signal) => prepare(received, message, signal);
-      }
+      const message = incoming(contract, received);
       return async (signal) => {
-        const payload = await fetchPayload(claim, signal);
-        return await prepare(received, incoming(contract, { ...received, payload }), signal);
+        const prepared = await inContextOf(received, async () => handler.prepare?.(message, signal));
+        return (tx) => inContextOf(received, () => handler.handle(tx, message, prepared));
       };
     },
     run() {

@@ -1,6 +1,6 @@
 import type { RequestListener } from 'node:http';
 import { classOf } from '@oncebox/message';
-import { type ForgetSettings, keepDeleting, type Pool, type Transaction } from '@oncebox/mysql';
+import { type ForgetSettings, keepDeleting, type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 
 // Payloads over their contract's limit, which consumers fetch from the service that wrote them.
@@ -13,14 +13,25 @@ export async function keepPayload(tx: Transaction, id: string, payload: string):
 }
 
 const ID = /\/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/;
-/** Milliseconds: less than who asks will wait. */
-const READ_TIMEOUT_MS = 5_000;
+/** Milliseconds. As long again may go by for a connection, and both together are less than who asks will wait. */
+const READ_TIMEOUT_MS = 4_000;
+
+/**
+ * The payload, and whether what was written at that time may have been deleted. One statement, as both go in one transaction. Two probes of
+ * primary keys, without locks.
+ */
+const READ = `SELECT (SELECT payload FROM claimed_payloads WHERE id = ?) AS payload,
+    (SELECT forgotten_before > TIMESTAMPADD(SECOND, ?, TIMESTAMP('1970-01-01')) FROM retention
+      WHERE name = 'claimed_payloads') AS forgotten`;
+
+/** Seconds since 1970 at which a UUIDv7 was made. */
+const madeAt = (id: string): number => Math.floor(Number.parseInt(id.replace('-', '').slice(0, 12), 16) / 1_000);
 
 /**
  * Answers `GET …/<message id>` with the payload that was kept for a message of this schema, for a server of your own:
  * `createServer(servePayloads(pool, logger))`, or `app.use('/payloads', servePayloads(pool, logger))`. It asks nobody who they are: put it where only your
- * consumers can reach it. 410 when the payload is no longer kept, 404 for what is no id, 503 and a line in the log when the
- * database does not give it.
+ * consumers can reach it. 410 for a message from before the time that payloads are kept for, which none can cure; 404 for any other that has
+ * none here, as whoever asks may have the wrong address; 503 and a line in the log when the database does not answer.
  */
 export function servePayloads(pool: Pool, logger: Pick<ForgetSettings['logger'], 'warn'>): RequestListener {
   return async (request, response) => {
@@ -32,13 +43,20 @@ export function servePayloads(pool: Pool, logger: Pick<ForgetSettings['logger'],
     const id = ID.exec(request.url?.split('?', 1)[0] ?? '')?.[1];
     if (id === undefined) return answer(404);
     try {
-      const [[row]] = await pool.execute<(RowDataPacket & { payload: string })[]>({
-        sql: 'SELECT payload FROM claimed_payloads WHERE id = ?',
-        values: [id],
-        timeout: READ_TIMEOUT_MS,
-      });
-      // It was there with the message, so what is not there has expired.
-      return row === undefined ? answer(410) : answer(200, row.payload, { 'content-type': 'application/json' });
+      // In a transaction for its deadline: on a connection that has died in silence a statement would wait for ever.
+      const row = await transaction(
+        pool,
+        async (tx) => {
+          const [rows] = await tx.query<(RowDataPacket & { payload: string | null; forgotten: number | null })[]>(
+            READ,
+            [id, madeAt(id)],
+          );
+          return rows[0];
+        },
+        { attempts: 1, timeoutMs: READ_TIMEOUT_MS },
+      );
+      if (typeof row?.payload === 'string') return answer(200, row.payload, { 'content-type': 'application/json' });
+      return answer(row?.forgotten === 1 ? 410 : 404);
     } catch (error) {
       logger.warn({ error: error instanceof Error ? classOf(error) : 'Error' }, `Could not read the payload of ${id}`);
       return answer(503, '', { 'retry-after': '1' });

@@ -31,7 +31,7 @@ export async function* readLog(
   sender: Pick<ConfirmingChannel, 'send'>,
   from: 'first' | Date,
 ): AsyncGenerator<readonly Kept[]> {
-  const { channel, ended, close } = await openChannel(connection);
+  const { channel, closed, ended, close } = await openChannel(connection);
   const end = randomUUID();
   let arrived: ConsumeMessage[] = [];
   let news = Promise.withResolvers<void>();
@@ -59,6 +59,7 @@ export async function* readLog(
       yield (mark < 0 ? batch : batch.slice(0, mark)).flatMap(toKept);
       if (mark >= 0) return;
       const last = batch.at(-1);
+      if (closed.aborted) await lost.promise; // while the caller was busy: amqplib would throw an error of its own
       if (last !== undefined) channel.ack(last, true); // a stream forgets nothing by it: it lets the broker send more
     }
   } finally {

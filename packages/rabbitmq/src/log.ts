@@ -3,6 +3,7 @@ import type { ChannelModel } from 'amqplib';
 import { openChannel } from './channel.ts';
 import type { Sending } from './confirms.ts';
 import { NOTE } from './copies.ts';
+import { BrokerError } from './errors.ts';
 import type { Logger } from './logger.ts';
 import { declareLog, type LogRetention } from './topology.ts';
 
@@ -19,6 +20,16 @@ export async function ensureLog(connection: ChannelModel, retention: LogRetentio
       await close();
     }
   } catch (error) {
+    if (error instanceof BrokerError && error.code === 'ONCEBOX_TOPOLOGY_MISMATCH') {
+      // Not the error's own advice, which is for queues that run empty: a log that is deleted is history that is gone.
+      const why = error.cause instanceof Error ? error.cause.message : '';
+      logger.warn(
+        { error: classOf(error) },
+        `the log ${LOG} exists with other settings than RELAY_LOG_*, and is used as it is: restore them, or set a policy to keep less ` +
+          `(docs/operations.md). Deleting it deletes the history. ${why}`,
+      );
+      return;
+    }
     const known = error instanceof Error ? error : new Error(String(error));
     logger.error({ error: classOf(known) }, `the log ${LOG} could not be declared: ${known.message}`);
   }

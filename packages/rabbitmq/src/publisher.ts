@@ -13,7 +13,7 @@ export interface Publisher {
   /** Publishes one message, persistent and (unless it is optional) mandatory, and settles with what became of it. Never rejects. */
   publish(message: OutgoingMessage): Promise<Outcome>;
   state(): ConnectionState;
-  /** Waits for the outcome of what is in flight, at most the confirm time-out, then closes for good. */
+  /** Waits for the outcome of what is in flight, at most the confirm time-out (twice, with a log), then closes for good. */
   close(): Promise<void>;
 }
 
@@ -35,6 +35,7 @@ export function createPublisher(options: PublisherOptions): Publisher {
   const supervisor = superviseConnection(options);
   const prepare = log && ((connection: ChannelModel) => ensureLog(connection, log, logger));
   const sender = createSender(supervisor, options, prepare);
+  const keeping = new Set<Promise<Outcome>>();
   let isMending = false;
 
   /** Declares a log anew that somebody has deleted. What was returned is tried again after a pause, and finds it. */
@@ -61,7 +62,9 @@ export function createPublisher(options: PublisherOptions): Publisher {
     const sending = { exchange, routingKey, body, options: { ...properties, mandatory } };
     const announced = sender.send(sending);
     if (log === undefined) return announced;
-    return announced.then((outcome) => (outcome.kind === 'confirmed' ? keep(sending) : outcome));
+    const kept = announced.then((outcome) => (outcome.kind === 'confirmed' ? keep(sending) : outcome));
+    keeping.add(kept);
+    return kept.finally(() => keeping.delete(kept));
   }
 
   return {
@@ -71,6 +74,8 @@ export function createPublisher(options: PublisherOptions): Publisher {
     publish: (message) => inPublishSpan(message, send),
     state: () => supervisor.state(),
     async close() {
+      // The sender takes nothing more once it closes, and what has been announced is yet to go to the log.
+      await Promise.all(keeping);
       await sender.close();
       await supervisor.close();
     },

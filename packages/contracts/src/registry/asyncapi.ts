@@ -1,4 +1,4 @@
-import { COMMANDS_EXCHANGE, type Contract, claimCheck } from '@oncebox/message';
+import { COMMANDS_EXCHANGE, type Contract, claimCheck, PARTITION_HEADER, REPLAY_HEADER } from '@oncebox/message';
 import { stringify } from 'yaml';
 import { z } from 'zod';
 import manifest from '../../package.json' with { type: 'json' };
@@ -6,8 +6,8 @@ import { nameOf, type Schema, schemaOf } from './schema.ts';
 
 const text = { type: 'string' };
 
-/** What every message has around its payload, as `toWire` of @oncebox/message writes it. */
-const ENVELOPE = {
+/** What every message has around its payload, as `toWire` of @oncebox/message writes it; and the mark of a replay. */
+export const ENVELOPE = {
   contentType: 'application/json',
   headers: {
     type: 'object',
@@ -19,8 +19,13 @@ const ENVELOPE = {
       'cloudEvents:type': { ...text, description: 'Also the property type.' },
       'cloudEvents:time': { ...text, format: 'date-time' },
       'cloudEvents:subject': { ...text, description: 'Id of the aggregate, by which messages are ordered.' },
+      [PARTITION_HEADER]: {
+        ...text,
+        description: 'Of the ordering key, 0 to 15; ordered consumers divide the keys by it.',
+      },
       traceparent: { ...text, description: 'W3C trace context.' },
       causationid: { ...text, description: 'Id of the message that caused this one.' },
+      [REPLAY_HEADER]: { ...text, description: 'Only on history that was sent again from the log.' },
     },
   },
 };

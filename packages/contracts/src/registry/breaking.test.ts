@@ -16,7 +16,11 @@ const definition = {
 };
 const schema = (
   payload: z.ZodType,
-  change: { readonly routingKey?: string; readonly overLimit?: 'claim-check' } = {},
+  change: {
+    readonly routingKey?: string;
+    readonly delivery?: 'optional';
+    readonly overLimit?: 'claim-check';
+  } = {},
 ) => schemaOf(defineMessage({ ...definition, payload, ...change }));
 const committed = schema(z.strictObject(seat));
 
@@ -48,7 +52,7 @@ describe('what breaks readers', () => {
     [
       'an enum that is another one',
       z.strictObject({ ...seat, class: z.enum(['second', 'third']).optional() }),
-      ['class: first is removed', 'class: third is new, and refused by readers that are running'],
+      ['class: "first" is removed', 'class: "third" is new, and refused by readers that are running'],
     ],
     [
       'a limit that moves',
@@ -69,13 +73,25 @@ describe('what breaks readers', () => {
     expect(breaks(within(z.int()), within(z.string()))).toEqual(['order.items[].price: was integer and is string']);
   });
 
-  it('another key, which the queues are not bound for, and a payload that is suddenly to be fetched', () => {
-    const moved = schema(z.strictObject(seat), { routingKey: 'seats.booked', overLimit: 'claim-check' });
+  it('another key, which the queues are not bound for, a message that no longer waits for its queue, and a payload that is suddenly to be fetched', () => {
+    const moved = schema(z.strictObject(seat), {
+      routingKey: 'seats.booked',
+      delivery: 'optional',
+      overLimit: 'claim-check',
+    });
     expect(breaks(committed, moved)).toEqual([
-      'the payload: x-routing-key was seat.booked and is seats.booked',
-      'the payload: x-over-limit was not there and is claim-check',
+      'the payload: x-routing-key was "seat.booked" and is "seats.booked"',
+      'the payload: x-delivery was not there and is "optional"',
+      'the payload: x-over-limit was not there and is "claim-check"',
     ]);
   });
+});
+
+it('a value of another type, which looks the same', () => {
+  const aisle = (...values: [string | number, ...(string | number)[]]) =>
+    schema(z.strictObject({ aisle: z.literal(values) }));
+  expect(breaks(aisle(1, 'none'), aisle('1', 'none'))).not.toEqual([]);
+  expect(breaks(aisle(1, 'none'), aisle(1, 'none'))).toEqual([]);
 });
 
 it('a description breaks nobody, nor a new optional field where any field is taken', () => {
@@ -105,4 +121,12 @@ describe('a contract that was edited carelessly', () => {
 it('every version of a contract is found by its newest', () => {
   const v1 = defineMessage({ ...definition, payload: z.strictObject(seat) });
   expect(contractsIn({ v1, other: 1, schema: z.string() })).toEqual([v1]);
+});
+
+it('two contracts of one type and version are refused, as the checks would see only one of them', () => {
+  const [one, other] = [z.string(), z.int()].map((payload) =>
+    defineMessage<string, unknown>({ ...definition, payload }),
+  );
+  expect(() => contractsIn({ one, other })).toThrow('two contracts SeatBooked.v1');
+  expect(contractsIn({ one, again: one })).toHaveLength(1);
 });

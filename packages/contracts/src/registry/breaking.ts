@@ -20,7 +20,7 @@ export function breaks(before: Schema, after: Schema, at = ''): string[] {
   const found: string[] = [];
 
   const [fields, newFields] = [fieldsOf(before), fieldsOf(after)];
-  const [required, newRequired] = [namesIn(before, 'required'), namesIn(after, 'required')];
+  const [required, newRequired] = [listIn(before, 'required'), listIn(after, 'required')];
   for (const [field, schema] of fields) {
     const path = at === '' ? field : `${at}.${field}`;
     const newSchema = newFields.get(field);
@@ -38,7 +38,7 @@ export function breaks(before: Schema, after: Schema, at = ''): string[] {
       found.push(`${path}: is new, and refused by readers that are running`);
   }
 
-  const [values, newValues] = [namesIn(before, 'enum'), namesIn(after, 'enum')];
+  const [values, newValues] = [listIn(before, 'enum').map(textOf), listIn(after, 'enum').map(textOf)];
   found.push(...values.filter((each) => !newValues.includes(each)).map((value) => `${name}: ${value} is removed`));
   found.push(
     ...newValues
@@ -66,12 +66,19 @@ function fieldsOf({ properties }: Schema): ReadonlyMap<string, Schema> {
   return new Map(fields.filter((entry): entry is [string, Schema] => isSchema(entry[1])));
 }
 
-const namesIn = (schema: Schema, keyword: 'required' | 'enum'): string[] => {
-  const names = schema[keyword];
-  return Array.isArray(names) ? names.map(textOf) : [];
+const listIn = (schema: Schema, keyword: 'required' | 'enum'): readonly unknown[] => {
+  const list = schema[keyword];
+  return Array.isArray(list) ? list : [];
 };
 
-const typeOf = (schema: Schema): string =>
-  'type' in schema ? textOf(schema['type']) : 'anyOf' in schema ? 'one of several types' : 'of any type';
+const typeOf = ({ type, ...schema }: Schema): string =>
+  type !== undefined
+    ? typeof type === 'string'
+      ? type
+      : textOf(type)
+    : 'anyOf' in schema
+      ? 'one of several types'
+      : 'of any type';
 
-const textOf = (value: unknown): string => (typeof value === 'string' ? value : (JSON.stringify(value) ?? 'not there'));
+/** As JSON, or the number 1 would be the text "1". */
+const textOf = (value: unknown): string => JSON.stringify(value) ?? 'not there';

@@ -1,9 +1,10 @@
 import specification from '@asyncapi/specs/schemas/3.0.0-without-$id.json' with { type: 'json' };
+import { toWire } from '@oncebox/message';
 import { Ajv } from 'ajv';
 import { describe, expect, it, test } from 'vitest';
 import { parse } from 'yaml';
 import * as exported from '../index.ts';
-import { asyncApi } from './asyncapi.ts';
+import { asyncApi, ENVELOPE } from './asyncapi.ts';
 import { breakage, committedAsyncApi, committedSchemas, examples, staleness } from './committed.ts';
 import { contractsIn, nameOf } from './schema.ts';
 
@@ -22,6 +23,25 @@ test('docs/asyncapi.yaml is a document of AsyncAPI 3.0', () => {
   expect(isValid.errors).toBeNull();
   // It refuses what is none.
   expect(isValid({ ...parse(committedAsyncApi()), channels: [] })).toBe(false);
+});
+
+test('every header that a message is sent with is documented', () => {
+  const { properties } = toWire({
+    id: '019a0000-0000-7000-8000-000000000001',
+    type: 'Noted',
+    version: 1,
+    aggregateId: 'n1',
+    partition: 7,
+    payload: '{}',
+    lineage: { correlationId: 'c1', causationId: 'm0', traceparent: '00-ab-cd-01' },
+    exchange: 'oncebox.events',
+    routingKey: 'note.noted',
+    mandatory: true,
+    source: 'shop',
+    occurredAt: new Date(),
+  });
+  const documented = [...Object.keys(ENVELOPE.headers.properties), 'schemaversion']; // the version is each message's own
+  expect(documented).toEqual(expect.arrayContaining(Object.keys(properties.headers)));
 });
 
 test('a payload that may be claimed is documented with what is sent in its place', () => {
