@@ -97,7 +97,7 @@ test('of two processes one reads; the other takes over when its session ends, an
       of: 'outbox',
       logger: { warn: () => undefined },
       everyMs: 50,
-      read: async (db) => outboxSamples(schema, await readOutbox(db, 1_600)),
+      read: async (db) => outboxSamples(schema, await readOutbox(db, 1_600), new Set()),
     });
     onTestFinished(() => reading.stop());
     return metrics;

@@ -14,18 +14,19 @@ const COUNTED = 10_000;
 await run({ logger }, async (stopping) => {
   const metrics = createMetrics();
   metrics.relay(config.RELAY_DATABASE_URLS.map((url) => parseDatabaseUrl(url).schema));
-  const readings = config.RELAY_DATABASE_URLS.map((databaseUrl) =>
-    keepReading(metrics, {
+  const readings = config.RELAY_DATABASE_URLS.map((databaseUrl) => {
+    const types = new Set<string>();
+    return keepReading(metrics, {
       databaseUrl,
       of: 'outbox',
       logger,
       async read(db, schema) {
         const reading = await readOutbox(db, COUNTED);
         const overdue = retentionSample(schema, 'outbox', reading.oldestPublishedSeconds, config.RELAY_RETENTION_HOURS);
-        return [...outboxSamples(schema, reading), overdue];
+        return [...outboxSamples(schema, reading, types), overdue];
       },
-    }),
-  );
+    });
+  });
   const log = {
     maxAgeHours: config.RELAY_LOG_HOURS,
     maxBytes: config.RELAY_LOG_BYTES,

@@ -27,7 +27,7 @@ const TIMEOUT_MS = 10_000;
 
 /**
  * Reads gauges from a database, in the background and not at each scrape: however many Prometheus servers there are, and however slow the
- * database is, a scrape costs it nothing.
+ * database is, its tables are read at this pace.
  *
  * One process at a time does, by a lock of the server's (GET_LOCK) that belongs to the one session of the reading: it is free again when
  * that session ends. A row lock would do as well, but it wants a transaction that stays open, and on MariaDB purge waits for that. The
@@ -49,7 +49,7 @@ export function keepReading(
 
   async function turn(): Promise<void> {
     try {
-      const found = await onSession(pool, async (session) =>
+      const found = await onSession(pool, stopping.signal, async (session) =>
         (await isOurTurn(session, schema, of)) ? await read(session, schema) : undefined,
       );
       askedAt = performance.now();
@@ -57,6 +57,7 @@ export function keepReading(
       samples.replace(reader, found ?? []);
       failing = false;
     } catch (err) {
+      if (stopping.signal.aborted) return;
       reader.readAt = askedAt;
       samples.replace(reader, []);
       if (!failing) logger.warn({ schema, err }, `Could not read the gauges of the ${of}; trying again`);
@@ -92,22 +93,32 @@ async function isOurTurn(session: PoolConnection, schema: string, of: string): P
   return row?.ours === 1;
 }
 
-/** The pool has one connection, which keeps its session until it fails or is too slow. */
-async function onSession<T>(pool: Pool, work: (session: PoolConnection) => Promise<T>): Promise<T> {
-  const session = await pool.getConnection();
+/** The pool has one connection, which keeps its session until it fails, is too slow, or the process stops, which must not wait for it. */
+async function onSession<T>(
+  pool: Pool,
+  stopping: AbortSignal,
+  work: (session: PoolConnection) => Promise<T>,
+): Promise<T> {
   const late = Promise.withResolvers<never>();
-  const timer = setTimeout(
-    () => late.reject(Object.assign(new Error(`No reading within ${TIMEOUT_MS} ms`), { code: 'ETIMEDOUT' })),
-    TIMEOUT_MS,
-  );
+  const end = (): void =>
+    late.reject(Object.assign(new Error(`No reading within ${TIMEOUT_MS} ms`), { code: 'ETIMEDOUT' }));
+  const timer = setTimeout(end, TIMEOUT_MS);
+  stopping.addEventListener('abort', end, { once: true });
+  const connecting = pool.getConnection();
   try {
+    const session = await Promise.race([connecting, late.promise]);
     const result = await Promise.race([work(session), late.promise]);
     session.release();
     return result;
   } catch (error) {
-    session.destroy();
+    // Also when it comes only after the time is up. One that never comes has been told to the log.
+    connecting.then(
+      (session) => session.destroy(),
+      () => undefined,
+    );
     throw error;
   } finally {
     clearTimeout(timer);
+    stopping.removeEventListener('abort', end);
   }
 }

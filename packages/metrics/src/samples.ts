@@ -7,11 +7,13 @@ import type { Sample } from './gauges.ts';
 /** Types of messages with series of their own; a writer in plain SQL can put anything into the column. */
 const TYPES = 100;
 
+/** @param named the types that have series of their own, for the caller to keep from one reading to the next: it grows to a hundred. */
 export function outboxSamples(
   schema: string,
   { messages, capped }: Omit<OutboxReading, 'oldestPublishedSeconds'>,
+  named: Set<string>,
 ): Sample[] {
-  const named = new Set(messages.map(({ type }) => type).slice(0, TYPES));
+  for (const { type } of messages) if (named.size < TYPES) named.add(type);
   const groups = Map.groupBy(messages, ({ type, state }) => `${state} ${named.has(type) ? type : 'other'}`);
   return [
     ...Array.from(groups.values()).flatMap((group): Sample[] => {

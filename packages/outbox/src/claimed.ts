@@ -5,7 +5,7 @@ import type { RowDataPacket } from 'mysql2/promise';
 
 // Payloads over their contract's limit, which consumers fetch from the service that wrote them.
 
-const CLAIMED_PAYLOADS = { table: 'claimed_payloads', key: ['id'], age: 'created_at' } as const;
+export const CLAIMED_PAYLOADS = { table: 'claimed_payloads', key: ['id'], age: 'created_at' } as const;
 
 /** By primary key alone; locks nothing that anybody else writes. */
 export async function keepPayload(tx: Transaction, id: string, payload: string): Promise<void> {

@@ -3,7 +3,7 @@ import { add } from './add.ts';
 /** The write side: `outbox.add(tx, message)`. */
 export const outbox = { add } as const;
 export { type Backlog, readBacklog } from './backlog.ts';
-export { forgetPayloads, servePayloads } from './claimed.ts';
+export { CLAIMED_PAYLOADS, forgetPayloads, servePayloads } from './claimed.ts';
 export type { RelayLogger } from './drain.ts';
 export {
   findInOutbox,

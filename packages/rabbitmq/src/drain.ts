@@ -68,7 +68,7 @@ export async function drainDeadQueue(options: DrainOptions): Promise<void> {
         void work.finally(() => inHand.delete(work));
       });
       await subscription.widen(PREFETCH);
-      void watchDepth(opened, name, deadQueue(name));
+      void watchDepth(opened, name, deadQueue(name), () => inHand.size);
       const failure = await Promise.race([ended, stopped, cancelled.promise]);
       await subscription.widen(0);
       // Not for those of a channel that is gone: the broker sends them again, and whoever keeps one twice keeps one.

@@ -15,7 +15,7 @@ export interface ConsumerSignals {
   readonly 'oncebox:consumer:depth': {
     readonly consumer: string;
     readonly queue: string;
-    /** That are ready, without those in somebody's hands. */
+    /** That are ready; without those in somebody's hands, but for those of the dead queue that cannot be kept yet. */
     readonly messages: number;
   };
   /** A connection has changed its state; each begins with `connecting`. */
