@@ -31,7 +31,7 @@ interface Request {
   readonly dryRun: boolean;
 }
 
-/** Sends what the consumer has registered for and has not handled, in the order of the log, and ends at what it may have forgotten. */
+/** Sends what the consumer has registered for and has neither handled nor given up, in the order of the log, and ends at what it may have forgotten. */
 export async function replayHistory(
   history: History,
   { schema, pool }: Source,
@@ -57,7 +57,7 @@ export async function replayHistory(
     const ids = messages.map(({ received }) => received.id);
     const handled = await readHandled(pool, consumer, ids);
     const letters = await deadLettersOf(pool, ids);
-    const givenUp = new Map(
+    const letterStates = new Map(
       letters.filter((each) => each.consumer === consumer).map((each) => [each.messageId, each.state]),
     );
     const forgottenBefore = await inboxForgottenBefore(pool); // after that, or an id may go in between
@@ -65,7 +65,7 @@ export async function replayHistory(
       if (!registered.get(type)?.replays) return 'not taken';
       if (handled.has(id)) return 'handled';
       // One that was sent again is with the broker once more, as if it had never been dead.
-      if ((givenUp.get(id) ?? 'replayed') !== 'replayed') return 'given up';
+      if ((letterStates.get(id) ?? 'replayed') !== 'replayed') return 'given up';
       if (!force && isForgotten(since, occurredAt, forgottenBefore)) return 'forgotten';
       return dryRun ? 'would send' : 'sent';
     };
