@@ -42,6 +42,12 @@ test.each<[string, RequestListener, string]>([
   ['does not know the path yet', (_, response) => response.writeHead(404).end(), 'ONCEBOX_PAYLOAD_UNAVAILABLE'],
   ['fails', (_, response) => response.writeHead(503).end(), 'ONCEBOX_PAYLOAD_UNAVAILABLE'],
   ['breaks off', (_, response) => response.destroy(), 'ONCEBOX_PAYLOAD_UNAVAILABLE'],
+  [
+    'sends elsewhere',
+    ({ url }, response) =>
+      url === '/other' ? response.end(PAYLOAD) : response.writeHead(302, { location: '/other' }).end(),
+    'ONCEBOX_PAYLOAD_UNAVAILABLE',
+  ],
   ['never answers', () => undefined, 'ONCEBOX_PAYLOAD_UNAVAILABLE'],
   ['has something else', (_, response) => response.end('"other"'), 'ONCEBOX_PAYLOAD_DIFFERS'],
   ['has another of the same size', (_, response) => response.end('x'.repeat(22)), 'ONCEBOX_PAYLOAD_DIFFERS'],

@@ -46,7 +46,8 @@ async function fetchPayload(folder: URL, claim: Claim, signal: AbortSignal): Pro
   let status: number;
   let body: Buffer;
   try {
-    const response = await fetch(new URL(claim.id, folder), { signal });
+    // A redirection would have the consumer ask wherever somebody else says.
+    const response = await fetch(new URL(claim.id, folder), { signal, redirect: 'error' });
     status = response.status;
     body = await readAtMost(claim.bytes, response);
   } catch (error) {
