@@ -97,4 +97,12 @@ test('metrics and readiness tell which of worker, broker and database is away, a
   await database.pass();
   await expect.poll(() => metric(relay, 'oncebox_outbox_capped', { schema }), PATIENCE).toBe(0);
   await relay.ready();
+
+  // A server that is frozen refuses nothing.
+  database.blackhole('toClient');
+  await expect
+    .poll(() => readiness(relay), PATIENCE)
+    .toMatchObject({ ready: false, checks: { database: 'ETIMEDOUT', broker: 'ok' } });
+  await database.pass();
+  await relay.ready();
 }, 150_000);

@@ -3,7 +3,7 @@ import { createInbox, defineConsumer, on } from '@oncebox/inbox';
 import { createPool } from '@oncebox/mysql';
 import { connectBroker, startConsumer } from '@oncebox/rabbitmq';
 import { v7 as uuidv7 } from 'uuid';
-import { afterAll, beforeAll, expect, inject, test } from 'vitest';
+import { afterAll, beforeAll, expect, inject, test, vi } from 'vitest';
 import { launch, type Program } from '../support/program.ts';
 import { placeOrder, readOrder } from '../support/shopping.ts';
 import { type Api, createSystem, postCustomer, type System } from '../support/system.ts';
@@ -27,6 +27,9 @@ beforeAll(async () => {
   programs = [api, trio.relay(), worker];
   await Promise.all([worker.ready(), api.said(/^consuming$/)]);
   customerId = await postCustomer(api, 'buyer');
+  // Who is not in the directory yet gets the e-mail of an order by a retry, and so perhaps after that of its confirmation.
+  const heardOf = () => system.fulfilment('SELECT 1 FROM customer_directory WHERE customer_id = ?', [customerId]);
+  await vi.waitFor(async () => expect(await heardOf()).toHaveLength(1), PATIENCE);
 });
 afterAll(async () => {
   for (const program of programs) program.kill('SIGTERM');

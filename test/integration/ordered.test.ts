@@ -1,9 +1,10 @@
+import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { createInbox, defineConsumer, discardDeadLetters, NonRetryableError, on, requestReplay } from '@oncebox/inbox';
 import { createPool, type Pool } from '@oncebox/mysql';
 import { connectBroker, startConsumer } from '@oncebox/rabbitmq';
 import type { Channel } from 'amqplib';
 import type { RowDataPacket } from 'mysql2/promise';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, inject, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, inject, onTestFinished, test } from 'vitest';
 import { STEPS_TABLE, Stepped, sendStep, stepOnTheWire } from '../support/ordered.ts';
 import { createSchemas, type TestSchemas } from '../support/schemas.ts';
 import { createVhost, type Vhost } from '../support/vhost.ts';
@@ -166,9 +167,14 @@ test('a message that fails and cannot be held goes to the dead queue, and its ke
   }
 });
 
-test('a NonRetryableError is dead at once, with its attempts and without the data of the message', async () => {
+test('a NonRetryableError is dead at once, with its attempts and without the data of the message, and is told as dead', async () => {
+  const results: unknown[] = [];
+  const hear = (message: unknown) => void results.push(Reflect.get(Object(message), 'result'));
+  subscribe('oncebox:consumer:settled', hear);
+  onTestFinished(() => void unsubscribe('oncebox:consumer:settled', hear));
   await walk(stumblesAt(0, new NonRetryableError('stony')).stumble, { whenDead: 'continue' });
   sendStep(channel, 'stony', 0);
+  await expect.poll(() => results, PATIENCE).toEqual(['dead']);
   await expect
     .poll(() => rows('SELECT consumer, type, reason, error_class, attempts, state FROM dead_letters'), PATIENCE)
     .toEqual([

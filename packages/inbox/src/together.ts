@@ -108,9 +108,10 @@ export function handleTogether(
       const verdict =
         work === undefined ? (readings[at] ?? failed(undefined)) : await handleInSavepoint(tx, name, message.id, work);
       if (ordered === undefined || !('error' in verdict)) return verdict;
-      if (await holdFailed(tx, { name, retryDelaysMs, ...ordered }, message, verdict)) held.add(key);
+      const kept = await holdFailed(tx, { name, retryDelaysMs, ...ordered }, message, verdict);
+      if (kept.held) held.add(key);
       else givenUp.add(message.id);
-      return { kind: 'held', failure: verdict.error };
+      return { kind: 'held', failure: verdict.error, dead: kept.dead };
     }
 
     await committed(async (tx, stop) => {
@@ -138,8 +139,9 @@ export function handleTogether(
       if (await isAway()) return unavailable(error);
       const failure = failed(error);
       try {
-        await transaction(pool, (tx) => holdFailed(tx, { name, retryDelaysMs, whenDead }, message, failure));
-        return { kind: 'held', failure: failure.error };
+        const settings = { name, retryDelaysMs, whenDead };
+        const { dead } = await transaction(pool, (tx) => holdFailed(tx, settings, message, failure));
+        return { kind: 'held', failure: failure.error, dead };
       } catch (unstorable) {
         return (await isAway()) ? unavailable(unstorable) : { kind: 'dead', error: failed(unstorable).error };
       }

@@ -107,7 +107,8 @@ export function inHandleSpan<Result>(describe: () => HandledMessage, handle: () 
 
 /** Says on the active span what came of its message. */
 export function recordVerdict(verdict: Verdict): void {
-  trace.getActiveSpan()?.setAttribute('oncebox.verdict', verdict.kind);
+  const isDead = verdict.kind === 'held' && verdict.dead === true;
+  trace.getActiveSpan()?.setAttribute('oncebox.verdict', isDead ? 'dead' : verdict.kind);
   const error = verdict.kind === 'held' ? verdict.failure : 'error' in verdict ? verdict.error : undefined;
   if (error !== undefined) recordFailure(error);
 }

@@ -38,6 +38,8 @@ const SLOWER: readonly (readonly [polls: number, times: number])[] = [
   [50, 5],
   [25, 2],
 ];
+/** A look takes some milliseconds. One that takes so long is an outage that gives no error: a frozen server, a lost network. */
+const SILENT_MS = 2_000;
 const NO_WORK: Work = { partitions: [], due: new Set() };
 const ALL = Array.from({ length: PARTITIONS }, (_, partition) => partition);
 
@@ -54,6 +56,8 @@ export class Drain {
   #start = Math.floor(Math.random() * PARTITIONS);
   #backlog = false;
   #probing: Promise<Work> | undefined;
+  /** On performance.now()'s clock; infinite while nobody looks. */
+  #lookingSince = Number.POSITIVE_INFINITY;
   #resting: Promise<void> | undefined;
   #idlePolls = 0;
   /** Why the database did not answer when it was last asked; undefined once it did. */
@@ -66,9 +70,11 @@ export class Drain {
     this.#logger = logger;
   }
 
-  /** @throws what the database last failed with, if it has not answered since. */
+  /** @throws what the database last failed with, if it has not answered since; ETIMEDOUT while it leaves a look without an answer. */
   assertAvailable(): void {
     if (this.#outage !== undefined) throw this.#outage;
+    if (performance.now() - this.#lookingSince < SILENT_MS) return;
+    throw Object.assign(new Error('the database does not answer'), { code: 'ETIMEDOUT' });
   }
 
   /** Looks once and, when there is work, makes one pass over all partitions that are free. */
@@ -123,8 +129,11 @@ export class Drain {
 
   /** One probe at a time for all lanes. */
   #probe(): Promise<Work> {
-    this.#probing ??= this.#look().finally(() => {
+    if (this.#probing !== undefined) return this.#probing;
+    this.#lookingSince = performance.now();
+    this.#probing = this.#look().finally(() => {
       this.#probing = undefined;
+      this.#lookingSince = Number.POSITIVE_INFINITY;
     });
     return this.#probing;
   }

@@ -101,7 +101,9 @@ export async function openOrderedSession(
     if (verdict.kind === 'held' && verdict.failure !== undefined) {
       const { failure } = verdict;
       const fields = { consumer: name, ...idsOf(message), attempts: 1, error: classOf(failure), at: whereOf(failure) };
-      logger.warn(fields, 'handling failed; the message and those of its key behind it are held');
+      if (verdict.dead) logger.error(fields, 'handling failed for good; the message is a dead letter');
+      else logger.warn(fields, 'handling failed; the message and those of its key behind it are held');
+      return ack(message, verdict.dead ? 'dead' : 'retried');
     }
     ack(message, verdict.kind);
   }

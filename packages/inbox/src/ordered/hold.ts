@@ -11,13 +11,13 @@ export const originalOf = ({ id, original }: Received): DeadMessage => {
   return original;
 };
 
-/** A message that failed its first attempt, in the transaction that also commits the others. @returns whether its key is held now. */
+/** A message that failed its first attempt, in the transaction that also commits the others. @returns whether its key is held now, and whether the message is a dead letter. */
 export async function holdFailed(
   tx: Transaction,
   { name, retryDelaysMs, whenDead }: Pick<Consumer, 'name' | 'retryDelaysMs'> & { readonly whenDead: WhenDead },
   received: Received,
   failure: Failure,
-): Promise<boolean> {
+): Promise<{ readonly held: boolean; readonly dead: boolean }> {
   const key = keyOf(received);
   const schedule = await scheduleAfter(tx, name, retryDelaysMs, {
     received,
@@ -25,10 +25,11 @@ export async function holdFailed(
     attempts: 1,
     firstFailedAt: null,
   });
-  if (schedule.deadLetter !== undefined && whenDead === 'continue') return false;
+  const dead = schedule.deadLetter !== undefined;
+  if (dead && whenDead === 'continue') return { held: false, dead };
   await addKey(tx, name, key, schedule);
   await addHeld(tx, name, { key, id: received.id, original: originalOf(received) });
-  return true;
+  return { held: true, dead };
 }
 
 /** When to try again; after the last attempt it writes the dead letter instead. */
