@@ -284,7 +284,7 @@ describe('retention', () => {
       API_OPS_PORT: '0',
       API_IDEMPOTENCY_HOURS: '2',
     });
-    await process.said(/^Forgot 1 idempotency keys that were older than 2 h$/);
+    await process.said(/^Deleted 1 rows of idempotency_keys that were older than 2 h$/);
     const [rows] = await admin.query('SELECT CAST(idempotency_key AS CHAR) AS name FROM idempotency_keys');
     expect(rows).toEqual([{ name: 'young' }]);
     process.kill('SIGTERM');

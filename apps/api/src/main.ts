@@ -2,12 +2,11 @@ import { createServer } from 'node:http';
 import { readRebuilds } from '@oncebox/event-store';
 import { countDeadLetters, createInbox, forgetProcessed, PROCESSED_MESSAGES } from '@oncebox/inbox';
 import { createMetrics, deadLetterSamples, keepReading, rebuildSamples, retentionSample } from '@oncebox/metrics';
-import { createPool, oldestSeconds, parseDatabaseUrl } from '@oncebox/mysql';
+import { createPool, keepDeleting, oldestSeconds, parseDatabaseUrl } from '@oncebox/mysql';
 import { connectBroker, createRequester, startConsumer } from '@oncebox/rabbitmq';
 import { createLogger, listen, loadConfig, run, type StopStep, startOpsServer, waitFor } from '@oncebox/service';
 import { createApp } from './app.ts';
 import { config } from './config.ts';
-import { forgetKeys } from './idempotency/retention.ts';
 import { IDEMPOTENCY_KEYS } from './idempotency/store.ts';
 import { ordersConsumer } from './orders/consumer.ts';
 
@@ -64,7 +63,7 @@ await run({ logger }, async (stopping) => {
   const forgetting = waitFor(dependency, database, { logger, signal: stopping }).then(
     () =>
       Promise.all([
-        forgetKeys(pool, { keepHours: API_IDEMPOTENCY_HOURS, logger, signal: stopping }),
+        keepDeleting(pool, IDEMPOTENCY_KEYS, { keepHours: API_IDEMPOTENCY_HOURS, logger, signal: stopping }),
         forgetProcessed(pool, { keepHours: settings.API_RETENTION_HOURS, logger, signal: stopping }),
       ]),
     (reason) => logger.debug({ err: reason }, 'No longer waiting for the database'),
