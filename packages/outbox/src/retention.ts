@@ -1,6 +1,7 @@
 import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import { lockPartition } from './claim.ts';
+import { GONE, listOf } from './settle.ts';
 
 const BATCH = 500;
 
@@ -26,7 +27,10 @@ export async function deleteExpired(pool: Pool, partition: number, retentionHour
     if (rows.length === 0) return false;
     await forget(tx, [partition], new Date(Math.max(...rows.map((row) => row.created_at.getTime())) + 1));
     // The state again: whatever this read, only a published row may go.
-    await tx.query("DELETE FROM outbox WHERE seq IN (?) AND state = 'published'", [rows.map((row) => row.seq)]);
+    await tx.execute(
+      `DELETE o FROM ${GONE} STRAIGHT_JOIN outbox AS o FORCE INDEX (PRIMARY) ON o.seq = gone.seq WHERE o.state = 'published'`,
+      [listOf(rows.map((row) => row.seq))],
+    );
     return rows.length === BATCH;
   });
 }
