@@ -1,11 +1,11 @@
 import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
-import { Writable } from 'node:stream';
 import type { OutgoingMessage } from '@oncebox/message';
 import { createPublisher, type Logger, type Publisher } from '@oncebox/rabbitmq';
 import { type Channel, connect as connectBroker } from 'amqplib';
 import { v7 as uuidv7 } from 'uuid';
 import { afterAll, afterEach, beforeAll, describe, expect, inject, onTestFinished, test } from 'vitest';
+import { wireOf } from '../../packages/rabbitmq/src/publish.ts';
 import { createVhost, type Vhost } from '../support/vhost.ts';
 
 let vhost: Vhost;
@@ -263,9 +263,8 @@ test('every property and header is on the wire, and the body byte for byte', asy
   });
 });
 
-test('amqplib still has the two parts without which publishing is right, and twice as dear', async () => {
+test('amqplib still has the part without which publishing is right, and twice as dear', async () => {
   const connection = await connectBroker(vhost.amqpUrl);
   onTestFinished(() => connection.close());
-  expect(Reflect.get(await connection.createConfirmChannel(), 'sendMessage')).toBeTypeOf('function');
-  expect(Reflect.get(connection.connection, 'stream')).toBeInstanceOf(Writable);
+  expect(wireOf(await connection.createConfirmChannel())).toBeDefined();
 });

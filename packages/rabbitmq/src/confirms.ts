@@ -1,7 +1,6 @@
 import { EVENTS_EXCHANGE } from '@oncebox/message';
 import { type ChannelModel, IllegalOperationError, type Options } from 'amqplib';
-import { gatherWrites } from './gather.ts';
-import { publish } from './publish.ts';
+import { outboundOf } from './publish.ts';
 import { declareExchanges } from './topology.ts';
 
 /**
@@ -62,11 +61,10 @@ export async function openConfirmingChannel(
   { window, confirmTimeoutMs, onTimeout }: ConfirmSettings,
 ): Promise<ConfirmingChannel> {
   const channel = await connection.createConfirmChannel();
-  const gather = gatherWrites(connection);
+  const outbound = outboundOf(channel);
   const unconfirmed = new Map<number, Entry>(); // by delivery tag; insertion order is the order of sending
   let waiting: { readonly sending: Sending; readonly settle: Settle }[] = [];
   let lastTag = 0;
-  let writable = true;
   let open = true;
   let failure: Error | undefined;
   let deadline: NodeJS.Timeout | undefined;
@@ -102,17 +100,15 @@ export async function openConfirmingChannel(
   };
 
   const pump = (): void => {
-    while (open && writable && unconfirmed.size < window) {
+    while (open && outbound.writable && unconfirmed.size < window) {
       const next = waiting.shift();
       if (next === undefined) return;
       const { sending, settle } = next;
       const { exchange, routingKey, body, options } = sending;
-      gather();
       try {
-        // False means that it was taken and that the next should wait for `drain`; sending it again would double it.
-        writable = publish(channel, sending);
+        outbound.publish(sending);
       } catch (error) {
-        // amqplib encodes before it writes, so what it throws on was not sent and has used no delivery tag.
+        // What it throws on was not sent and has used no delivery tag.
         settle(
           error instanceof IllegalOperationError
             ? { kind: 'unknown', reason: 'the channel is closing' }
@@ -154,10 +150,7 @@ export async function openConfirmingChannel(
       entry.returned = `no queue is bound to exchange ${JSON.stringify(exchange)} for ${JSON.stringify(routingKey)}`;
     }
   });
-  channel.on('drain', () => {
-    writable = true;
-    pump();
-  });
+  channel.on('drain', pump);
   channel.on('error', (error) => {
     failure = error;
   });

@@ -1,33 +1,85 @@
+import { Writable } from 'node:stream';
 import type { ConfirmChannel } from 'amqplib';
 import type { Sending } from './confirms.ts';
+import { END_MARK, encodeHead } from './frames.ts';
 
-/** What amqplib's `publish` ends in; no part of its types. It throws once the channel is closing, as `publish` does. */
-interface SendsMessages {
-  sendMessage(method: object, properties: object, body: Buffer): boolean;
+/** A channel as one sends on it: in the order of the calls, which is that of the delivery tags. */
+export interface Outbound {
+  /** False while the next message should wait for the channel's `drain`. */
+  readonly writable: boolean;
+  /** @throws what amqplib throws: on what it cannot encode, and IllegalOperationError on a channel that is closing. Nothing was sent then. */
+  publish(sending: Sending): void;
 }
-const sendsMessages = (channel: object): channel is SendsMessages =>
-  typeof Reflect.get(channel, 'sendMessage') === 'function';
+
+const CHUNK_BYTES = 64 * 1024;
+/** A chunk with less left is let go: the rest of one is still good for the next turn's few messages. */
+const WORTH_KEEPING_BYTES = 8 * 1024;
 
 /**
- * `channel.publish` at half its cost. It makes the headers the prototype of an empty object, so that encoding them walks inherited properties,
- * which V8 does slowly: that took as long as all the rest of sending a message. And it keeps a callback for each message, where we count tags.
+ * `channel.publish` at a fraction of its cost: what is sent in a turn of the loop is encoded side by side into one buffer, which leaves in one
+ * write. With amqplib each message is some buffers of its own, a write with Nagle off, and so a segment at which the broker wakes.
  *
- * Nothing here for `CC`, `BCC` and `expiration`, which no message with a confirm of ours has. Where amqplib has its method no more, its
- * `publish` does the same.
- *
- * @returns false when the next message should wait for `drain`; this one is on its way.
- * @throws what amqplib throws: on what it cannot encode, and IllegalOperationError on a channel that is closing. Nothing was sent then.
+ * What `encodeHead` does not know goes by amqplib's `publish`, and so does everything once amqplib keeps what its channels write to elsewhere:
+ * slower, and just as right.
  */
-export function publish(channel: ConfirmChannel, { exchange, routingKey, body, options }: Sending): boolean {
-  if (!sendsMessages(channel)) return channel.publish(exchange, routingKey, body, options);
-  const fields = {
-    ...options,
-    exchange,
-    routingKey,
-    mandatory: options.mandatory === true,
-    immediate: false,
-    headers: options.headers ?? {},
-    deliveryMode: options.persistent === true ? 2 : 1,
+export function outboundOf(channel: ConfirmChannel): Outbound {
+  const wire = wireOf(channel);
+  let writable = true;
+  let chunk = Buffer.allocUnsafeSlow(0);
+  let filled = 0;
+  let scheduled = false;
+
+  channel.on('drain', () => {
+    writable = true;
+  });
+
+  function flush(): void {
+    if (filled === 0 || wire === undefined) return;
+    const full = chunk.subarray(0, filled);
+    chunk = chunk.subarray(chunk.length - filled < WORTH_KEEPING_BYTES ? chunk.length : filled);
+    filled = 0;
+    // Not once the channel is closed: its close has settled all that was on the way as unknown.
+    if (wire.stream.writable) writable = wire.stream.write(full) && writable;
+  }
+
+  function append(head: string, body: Buffer): void {
+    const bytes = head.length + body.length + 1;
+    if (filled + bytes > chunk.length) {
+      flush();
+      if (bytes > chunk.length) chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+    }
+    filled += chunk.write(head, filled, 'latin1');
+    filled += body.copy(chunk, filled);
+    chunk[filled++] = END_MARK;
+    if (scheduled) return;
+    scheduled = true;
+    // After the promises of this turn: a confirm lets the next message of its key go in one.
+    process.nextTick(() => {
+      scheduled = false;
+      flush();
+    });
+  }
+
+  return {
+    get writable() {
+      return writable;
+    },
+    publish(sending) {
+      const head = wire === undefined ? undefined : encodeHead(wire.channel, sending);
+      if (head !== undefined) return append(head, sending.body);
+      flush();
+      // False means that it was taken and that the next should wait; sending it again would double it.
+      const { exchange, routingKey, body, options } = sending;
+      writable = channel.publish(exchange, routingKey, body, options) && writable;
+    },
   };
-  return channel.sendMessage(fields, fields, body);
+}
+
+/** What amqplib writes a channel's frames to, and the channel's number: no part of its types. */
+export function wireOf(channel: ConfirmChannel): { readonly channel: number; readonly stream: Writable } | undefined {
+  const number: unknown = Reflect.get(channel, 'ch');
+  const channels: unknown = Reflect.get(channel.connection, 'channels');
+  if (typeof number !== 'number' || !Array.isArray(channels)) return undefined;
+  const stream: unknown = Reflect.get(Object(channels[number]), 'buffer');
+  return stream instanceof Writable ? { channel: number, stream } : undefined;
 }

@@ -1,0 +1,109 @@
+import type { Sending } from './confirms.ts';
+
+// AMQP 0-9-1, section 4.2: a message is a method frame, a header frame and body frames. A frame is its type, channel and size, what it
+// carries, and an end mark. https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf
+
+/** No broker may ask for less (section 4.2.3, frame-min-size), so whatever fits it is one frame to all of them. */
+const SMALLEST_FRAME = 4_096;
+const FRAME_OVERHEAD = 8;
+export const END_MARK = 0xce;
+const END = String.fromCharCode(END_MARK);
+const BASIC_PUBLISH = '\x00\x3c\x00\x28';
+const PERSISTENT = '\x02';
+/** Class basic, weight 0. */
+const BASIC = '\x00\x3c\x00\x00';
+/** The properties that a message of ours has, by their flags: their order on the wire is that of the flags. */
+const FLAGS = {
+  contentType: 0x8000,
+  headers: 0x2000,
+  persistent: 0x1000,
+  correlationId: 0x0400,
+  messageId: 0x0080,
+  timestamp: 0x0040,
+  type: 0x0020,
+  appId: 0x0008,
+};
+/** Not a property: it goes into the method. */
+const KNOWN = new Set([...Object.keys(FLAGS), 'mandatory']);
+
+/** Thrown within this file for what is left to amqplib. */
+const NOT_PLAIN = Symbol('not plain');
+
+/**
+ * The bytes of a message before its body, as latin1 text: one string is written to a buffer in one call, where amqplib makes ten or so calls
+ * and three buffers of each message, which was a third of a relay's time. The same bytes as amqplib's, which `frames.test.ts` compares.
+ *
+ * @returns undefined for what needs more than this knows, which amqplib then sends or refuses: other properties or types of headers, names
+ *   that are too long, more than one body frame.
+ */
+export function encodeHead(channel: number, { exchange, routingKey, body, options }: Sending): string | undefined {
+  for (const name in options) if (!KNOWN.has(name)) return undefined;
+  if (options.persistent !== true) return undefined;
+  if (body.length === 0 || body.length > SMALLEST_FRAME - FRAME_OVERHEAD) return undefined;
+  const { contentType, headers, correlationId, messageId, timestamp, type, appId } = options;
+  try {
+    const method = `${BASIC_PUBLISH}\0\0${short(exchange)}${short(routingKey)}${options.mandatory === true ? '\x01' : '\0'}`;
+    const flags =
+      FLAGS.persistent |
+      FLAGS.headers |
+      (contentType === undefined ? 0 : FLAGS.contentType) |
+      (correlationId === undefined ? 0 : FLAGS.correlationId) |
+      (messageId === undefined ? 0 : FLAGS.messageId) |
+      (timestamp === undefined ? 0 : FLAGS.timestamp) |
+      (type === undefined ? 0 : FLAGS.type) |
+      (appId === undefined ? 0 : FLAGS.appId);
+    const header =
+      `${BASIC}\0\0\0\0${u32(body.length)}${u16(flags)}` +
+      (contentType === undefined ? '' : short(contentType)) +
+      table(headers) +
+      PERSISTENT +
+      (correlationId === undefined ? '' : short(correlationId)) +
+      (messageId === undefined ? '' : short(messageId)) +
+      (timestamp === undefined ? '' : seconds(timestamp)) +
+      (type === undefined ? '' : short(type)) +
+      (appId === undefined ? '' : short(appId));
+    if (header.length > SMALLEST_FRAME - FRAME_OVERHEAD) return undefined;
+    const on = u16(channel);
+    return `\x01${on}${u32(method.length)}${method}${END}\x02${on}${u32(header.length)}${header}${END}\x03${on}${u32(body.length)}`;
+  } catch (error) {
+    if (error === NOT_PLAIN) return undefined;
+    throw error;
+  }
+}
+
+/** Integers as amqplib picks their types: a headers exchange compares types too. */
+function table(headers: Readonly<Record<string, unknown>> = {}): string {
+  let fields = '';
+  for (const name in headers) {
+    const value = headers[name];
+    if (value === undefined) continue;
+    fields += short(name);
+    if (typeof value === 'string') {
+      const text = utf8(value);
+      fields += `S${u32(text.length)}${text}`;
+    } else if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 0x8000) {
+      fields += value < 0x80 ? `b${String.fromCharCode(value)}` : `s${u16(value)}`;
+    } else throw NOT_PLAIN;
+  }
+  return u32(fields.length) + fields;
+}
+
+function short(value: unknown): string {
+  if (typeof value !== 'string') throw NOT_PLAIN;
+  const text = utf8(value);
+  if (text.length > 255) throw NOT_PLAIN;
+  return String.fromCharCode(text.length) + text;
+}
+
+/** A u64, of which the half that lasts until 2106 is enough. */
+function seconds(value: number): string {
+  if (!Number.isInteger(value) || value < 0 || value > 0xffffffff) throw NOT_PLAIN;
+  return `\0\0\0\0${u32(value)}`;
+}
+
+/** What UTF-8 and latin1 write alike. */
+const ASCII = /^[\0-\x7f]*$/;
+const utf8 = (text: string): string => (ASCII.test(text) ? text : Buffer.from(text, 'utf8').toString('latin1'));
+const u16 = (value: number): string => String.fromCharCode(value >>> 8, value & 0xff);
+const u32 = (value: number): string =>
+  String.fromCharCode(value >>> 24, (value >>> 16) & 0xff, (value >>> 8) & 0xff, value & 0xff);
