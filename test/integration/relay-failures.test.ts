@@ -63,6 +63,28 @@ describe('the relay, when something fails,', () => {
     expect(waiting).toEqual([]);
   });
 
+  it.each([0, 24])(
+    'settles exactly what is confirmed of a full pass, with a retention of %i hours',
+    async (retentionHours) => {
+      const walks = Array.from({ length: 600 }, (_, n) => `w${n}`);
+      await add(
+        ...walks.flatMap((walk, n) => [
+          Step.message({ walk, step: 1 }),
+          ...(n % 5 === 0 ? [Unheard.message({ walk, step: 2 }), Step.message({ walk, step: 3 })] : []),
+        ]),
+      );
+      const [result] = await newRelay({ retentionHours }).runOnce();
+      expect(result).toMatchObject({ refused: 120, parked: 0 });
+      expect(result?.published).toHaveLength(600);
+      const left = Object.groupBy(await states(), (state) => state);
+      expect(left['Unheard2 pending held']).toHaveLength(120);
+      expect(left['Step3 pending held']).toHaveLength(120);
+      expect(left['Step1 published']?.length ?? 0).toBe(retentionHours === 0 ? 0 : 600);
+      expect(left['Step1 pending']).toBeUndefined();
+      await vi.waitFor(() => expect(new Set(steps())).toEqual(new Set(walks.map((walk) => `${walk}1`))));
+    },
+  );
+
   it('doubles the pause after each refusal, up to its limit', async () => {
     await add(Unheard.message({ walk: 'a', step: 1 }));
     const relay = newRelay({ backoff: { firstMs: 60_000, mostMs: 100_000 } });

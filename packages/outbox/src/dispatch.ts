@@ -5,6 +5,8 @@ import { keyOf, type OutboxRow, toOutgoing } from './row.ts';
 /** What became of the rows of one pass. Rows that are in none of the lists stay as they are: an outage, or the end of the time, came before their turn. */
 export interface Dispatched {
   readonly confirmed: OutboxRow[];
+  /** Of these, each once, for the log: by them a reader finds what a request has led to. */
+  readonly correlationIds: Set<string>;
   /** Refused by the broker, with its reason. */
   readonly refused: { row: OutboxRow; kind: 'returned' | 'nacked'; reason: string }[];
   /** Can never be sent, with the reason. */
@@ -27,15 +29,18 @@ export interface Dispatched {
  *
  * @param until on performance.now()'s clock: what has not been sent by then stays for the next pass. A long key would outlast the lease,
  *   nothing of it would be settled, and the next pass would send the same again.
+ * @param onConfirmed called after each confirm, when its row stands in the list.
  */
 export async function dispatch(
   rows: readonly OutboxRow[],
   schema: string,
   publisher: Publisher,
   until: number,
+  onConfirmed: (confirmed: readonly OutboxRow[]) => void = () => undefined,
 ): Promise<Dispatched> {
   const result: Dispatched = {
     confirmed: [],
+    correlationIds: new Set(),
     refused: [],
     unsendable: [],
     behind: [],
@@ -59,8 +64,10 @@ export async function dispatch(
       result.complete = false;
       end();
     } else {
-      publishRow(row, schema, publisher).then((outcome) => {
-        const next = note(result, row, outcome);
+      const { outcome: published, correlationId } = publishRow(row, schema, publisher);
+      published.then((outcome) => {
+        const next = note(result, row, outcome, correlationId);
+        if (outcome.kind === 'confirmed') onConfirmed(result.confirmed);
         if (next === 'send') {
           send(chain, place + 1);
           return;
@@ -76,10 +83,16 @@ export async function dispatch(
 }
 
 /** @returns what is to become of the rows behind it in its key. */
-function note(result: Dispatched, row: OutboxRow, outcome: Outcome): 'send' | 'hold' | 'leave' {
+function note(
+  result: Dispatched,
+  row: OutboxRow,
+  outcome: Outcome,
+  correlationId: string | undefined,
+): 'send' | 'hold' | 'leave' {
   switch (outcome.kind) {
     case 'confirmed':
       result.confirmed.push(row);
+      if (correlationId !== undefined) result.correlationIds.add(correlationId);
       return 'send';
     case 'unknown':
       result.outage = outcome.reason;
@@ -96,11 +109,19 @@ function note(result: Dispatched, row: OutboxRow, outcome: Outcome): 'send' | 'h
 }
 
 // Not async, which would be a promise more for each message.
-function publishRow(row: OutboxRow, schema: string, publisher: Publisher): Promise<Outcome> {
+function publishRow(
+  row: OutboxRow,
+  schema: string,
+  publisher: Publisher,
+): { readonly outcome: Promise<Outcome>; readonly correlationId: string | undefined } {
   try {
-    return publisher.publish(toOutgoing(row, schema));
+    const message = toOutgoing(row, schema);
+    return { outcome: publisher.publish(message), correlationId: message.lineage.correlationId };
   } catch (error) {
-    if (!(error instanceof MessageError)) return Promise.reject(error);
-    return Promise.resolve({ kind: 'unsendable', reason: `${error.code}: ${error.message}` });
+    const outcome: Promise<Outcome> =
+      error instanceof MessageError
+        ? Promise.resolve({ kind: 'unsendable', reason: `${error.code}: ${error.message}` })
+        : Promise.reject(error);
+    return { outcome, correlationId: undefined };
   }
 }

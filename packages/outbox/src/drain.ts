@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { isUnavailable, type Pool } from '@oncebox/mysql';
-import { findWork, isAnythingPending, type Work } from './claim.ts';
+import { findFew, findWork, type Work } from './claim.ts';
 import { Floors } from './floors.ts';
 import { type PassResult, type PassSettings, pass } from './pass.ts';
 import type { Publisher } from './publisher.ts';
@@ -38,10 +38,17 @@ const SLOWER: readonly (readonly [polls: number, times: number])[] = [
   [50, 5],
   [25, 2],
 ];
+/** So many polls long a lane waits for what others hold. It is also how long the work of a process that has died may lie. */
+const TAKEN = 5;
 /** A look takes some milliseconds. One that takes so long is an outage that gives no error: a frozen server, a lost network. */
 const SILENT_MS = 2_000;
-const NO_WORK: Work = { partitions: [], due: new Set() };
 const ALL = Array.from({ length: PARTITIONS }, (_, partition) => partition);
+/**
+ * While passes come back full there is work everywhere, as far as anybody knows, and a look would tell no more: it is the dearest small thing
+ * of a drain. So long nobody looks, and a retry that is due waits for the next look.
+ */
+const NO_LOOK_MS = 250;
+const EVERYWHERE: Work = { partitions: ALL, due: new Set(), few: false };
 
 /** Drains the outbox of one schema: lanes that each run one pass after the other, one prober for all of them, one cleaner. */
 export class Drain {
@@ -55,6 +62,8 @@ export class Drain {
   /** Another start for each process and pass, so that several do not queue up for the same partitions. */
   #start = Math.floor(Math.random() * PARTITIONS);
   #backlog = false;
+  /** On performance.now()'s clock. */
+  #lookedAt = Number.NEGATIVE_INFINITY;
   #probing: Promise<Work> | undefined;
   /** On performance.now()'s clock; infinite while nobody looks. */
   #lookingSince = Number.POSITIVE_INFINITY;
@@ -92,7 +101,7 @@ export class Drain {
 
   async #lane(signal: AbortSignal): Promise<void> {
     await this.#supervise(signal, async () => {
-      const { partitions, due } = await this.#probe();
+      const { partitions, due, few } = await this.#probe();
       // Asks the database even so: who waits for the broker should not learn of a second outage only when the first has ended.
       if (!this.#publisher.ready) return await pause(this.#settings.pollMs * 10, signal);
       // Work that somebody else holds is work: more of it may come, and at a free partition.
@@ -101,11 +110,10 @@ export class Drain {
       if (signal.aborted) return;
       // With little to do one pass takes everything: one transaction, one fsync. With a backlog the lanes divide it.
       const share = this.#backlog ? Math.ceil(PARTITIONS / this.#settings.lanes) : PARTITIONS;
-      const result = wanted.length === 0 ? undefined : await this.#pass({ partitions: wanted, due }, share);
-      if (result === undefined || result.claimed.length === 0) {
-        await this.#rest(signal);
-        return;
-      }
+      const result = wanted.length === 0 ? undefined : await this.#pass({ partitions: wanted, due, few }, share);
+      if (result === undefined) return await this.#rest(signal);
+      // Another process has all of it, and goes on with it: to ask for it as often as for new work costs that one a third of its rate.
+      if (result.claimed.length === 0) return await pause(jittered(this.#settings.pollMs * TAKEN), signal);
       if (result.outage !== undefined) {
         this.#logger.warn(
           { schema: this.#schema.name, reason: result.outage },
@@ -140,9 +148,11 @@ export class Drain {
 
   async #look(): Promise<Work> {
     const { pool } = this.#schema;
-    const idle = slower(this.#idlePolls) > 1 && !(await isAnythingPending(pool));
-    const work = idle ? NO_WORK : await findWork(pool, this.#floors.next());
+    if (this.#backlog && performance.now() - this.#lookedAt < NO_LOOK_MS) return EVERYWHERE;
+    const few = this.#backlog ? undefined : await findFew(pool);
+    const work = few ?? (await findWork(pool, this.#floors.next()));
     this.#outage = undefined;
+    this.#lookedAt = performance.now();
     return work;
   }
 
@@ -157,7 +167,8 @@ export class Drain {
       const request = { ...probe, share, start: this.#start, onClaimed };
       const result = await pass(this.#schema, this.#publisher, request, this.#settings);
       this.#floors.raise(result.last);
-      this.#backlog = result.full;
+      // Who came too late for all of them has learnt nothing about how much there is.
+      if (result.claimed.length > 0) this.#backlog = result.full;
       if (result.published.length > 0) {
         const { correlationIds } = result;
         this.#logger.info(

@@ -15,8 +15,9 @@ import {
 import { type Dispatched, dispatch } from './dispatch.ts';
 import type { Publisher } from './publisher.ts';
 import { forget } from './retention.ts';
-import { correlationIdsOf, keyOf, type OutboxRow } from './row.ts';
+import { keyOf, type OutboxRow } from './row.ts';
 import { type Backoff, hold, park, postpone, settle, unblock, waitForHead } from './settle.ts';
+import { settleEarly } from './settle-early.ts';
 import { type PassedSignal, signal, signalPass } from './signals.ts';
 
 export interface PassSettings {
@@ -77,7 +78,7 @@ export async function pass(
       const dueHere = claimed.filter((partition) => request.due.has(partition));
       const due = dueHere.length === 0 ? [] : await readDue(tx, dueHere, settings.limits.rows);
       const inTurn = await readInTurn(tx, due);
-      const rows = await read(tx, claimed, inTurn, settings.limits);
+      const rows = await read(tx, claimed, inTurn, settings.limits, request.few);
       // Asked for only while anything waits, so that it costs nothing while nothing fails.
       const heads = rows[0]?.anything_waits === 1 ? await readHeads(tx, rows) : NO_HEADS;
       const turns = new Set(inTurn);
@@ -87,7 +88,8 @@ export async function pass(
       if (due.length > 0) await tidy(tx, due, rows, turns, blocked);
       const sendable = blocked.length === 0 ? rows : rows.filter((row) => !isBlocked(row));
       const readAt = performance.now();
-      const dispatched = await dispatch(sendable, schema.name, publisher, sendUntil);
+      const early = settleEarly(tx, settings);
+      const dispatched = await dispatch(sendable, schema.name, publisher, sendUntil, early.look);
       if (rows.length > 0) passed = { dispatched, readAt, sentAt: performance.now() };
       const outcome = {
         published: dispatched.confirmed.map((row) => row.id),
@@ -95,13 +97,14 @@ export async function pass(
         parked: dispatched.unsendable.length,
       };
       signalPass('published', schema.name, outcome);
-      await record(tx, dispatched, blocked, settings);
+      const settled = await early.done();
+      await record(tx, dispatched, settled, blocked, settings);
       if (settings.deleteRows && dispatched.confirmed.length > 0) await forget(tx, claimed);
       signalPass('settled', schema.name, outcome);
       return {
         claimed,
         ...outcome,
-        correlationIds: correlationIdsOf(dispatched.confirmed),
+        correlationIds: [...dispatched.correlationIds],
         last: dispatched.complete ? lastReady(rows) : new Map(),
         full: isFull(rows, settings.limits),
         outage: dispatched.outage,
@@ -202,11 +205,12 @@ async function tidy(
 async function record(
   tx: Transaction,
   { confirmed, refused, unsendable, behind }: Dispatched,
+  settled: number,
   blocked: readonly OutboxRow[],
   settings: PassSettings,
 ): Promise<void> {
   const seqs = (rows: readonly OutboxRow[]): string[] => rows.map((row) => row.seq);
-  await settle(tx, seqs(confirmed), settings);
+  await settle(tx, seqs(confirmed.slice(settled)), settings);
   for (const [reason, failures] of Map.groupBy(refused, (failure) => failure.reason)) {
     await postpone(tx, seqs(failures.map((failure) => failure.row)), reason, settings.backoff);
   }

@@ -30,11 +30,6 @@ export interface OutboxRow {
 export const keyOf = ({ aggregatetype, aggregateid }: { aggregatetype: string; aggregateid: string }): string =>
   `${aggregatetype.length}:${aggregatetype}${aggregateid}`;
 
-/** Of rows that were sent, each once, for the log: by them a reader finds what a request has led to. */
-export const correlationIdsOf = (rows: readonly OutboxRow[]): string[] => [
-  ...new Set(rows.flatMap(({ headers }) => decodeLineage(headers).correlationId ?? [])),
-];
-
 /** @throws MessageError ONCEBOX_INVALID_HEADERS when a plain SQL writer left something else than lineage in `headers`. */
 export const toOutgoing = (row: OutboxRow, schema: string): OutgoingMessage => ({
   id: row.id,
