@@ -75,7 +75,7 @@ it('19: what a frozen or a cut-off relay holds is free after its lease, and when
   // The commit comes before the line that tells of it.
   await expect.poll(() => publishedBy(other), SOON).toHaveLength(accepted.length);
   const before = await settled();
-  frozen.kill('SIGCONT');
+  await frozen.resume();
   await frozen.said(/^Waiting for database/); // its session is gone
   await frozen.ready();
   expect(await settled()).toEqual(before);
@@ -90,7 +90,7 @@ it('19: what a frozen or a cut-off relay holds is free after its lease, and when
   const cutOff = system.relay({ ...lease, RELAY_DATABASE_URLS: through(database, system) });
   await cutOff.said(/^failpoint/);
   database.blackhole('toServer', 'toClient');
-  cutOff.kill('SIGCONT');
+  await cutOff.resume();
   const another = system.relay();
   await expect.poll(() => ids(system, 'pending'), SOON).toEqual([]);
   await expect.poll(() => publishedBy(another), SOON).toHaveLength(20);

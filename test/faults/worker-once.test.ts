@@ -72,7 +72,7 @@ it('36: of two copies in two workers at once the second waits for the first, and
   await expect.poll(transactionsThatWait, { ...PATIENCE, interval: 200 }).toBeGreaterThan(0);
   expect(await emails([id])).toEqual([]);
 
-  first.kill('SIGCONT');
+  await first.resume();
   await expect.poll(() => processed(queue, [id]), PATIENCE).toEqual([id]);
   for (const worker of [first, second]) {
     worker.kill('SIGTERM');

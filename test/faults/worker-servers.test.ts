@@ -53,7 +53,7 @@ it('44: deliveries in the hands of a worker while the broker restarts are acknow
   await relay.said(/^Published messages/);
   await broker.stop();
   await broker.start();
-  worker.kill('SIGCONT');
+  await worker.resume();
   await checkInvariants(system, journal);
   expect(worker.lines.filter(({ msg }) => msg === 'consuming').length).toBeGreaterThanOrEqual(4); // two consumers, twice
   worker.kill('SIGTERM');

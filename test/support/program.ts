@@ -30,6 +30,8 @@ export interface Program {
   /** Its exit code or the signal that ended it, once `lines` is complete. */
   readonly exited: Promise<number | NodeJS.Signals>;
   kill(signal: NodeJS.Signals): void;
+  /** SIGCONT until it answers. One could come too early: a failpoint stops the process a moment after it has said so. @throws as `said` does. */
+  resume(): Promise<void>;
   /** The status of one look at its ops server; undefined when it does not answer within two seconds. */
   probe(path: '/livez' | '/readyz'): Promise<number | undefined>;
   /** What its ops server answers. @throws when it does not. */
@@ -104,6 +106,12 @@ export function launch(main: string, environment: Readonly<Record<string, string
       });
     },
     kill: (signal) => void child.kill(signal),
+    async resume() {
+      await until('go on', async () => {
+        child.kill('SIGCONT');
+        return (await program.probe('/livez')) === 200 ? true : undefined;
+      });
+    },
     async probe(path) {
       const [, port] = await program.said(/probes on port (\d+)/i);
       const signal = AbortSignal.timeout(2_000);

@@ -45,10 +45,9 @@ const SILENT_MS = 2_000;
 const ALL = Array.from({ length: PARTITIONS }, (_, partition) => partition);
 /**
  * While passes come back full there is work everywhere, as far as anybody knows, and a look would tell no more: it is the dearest small thing
- * of a drain. So long nobody looks, and a retry that is due waits for the next look.
+ * of a drain. So long nobody looks, and a retry that has become due waits for the next look.
  */
 const NO_LOOK_MS = 250;
-const EVERYWHERE: Work = { partitions: ALL, due: new Set(), few: false };
 
 /** Drains the outbox of one schema: lanes that each run one pass after the other, one prober for all of them, one cleaner. */
 export class Drain {
@@ -64,6 +63,8 @@ export class Drain {
   #backlog = false;
   /** On performance.now()'s clock. */
   #lookedAt = Number.NEGATIVE_INFINITY;
+  /** What the last look has found due: a lane may not have had those partitions then. */
+  #due: Work['due'] = new Set();
   #probing: Promise<Work> | undefined;
   /** On performance.now()'s clock; infinite while nobody looks. */
   #lookingSince = Number.POSITIVE_INFINITY;
@@ -148,11 +149,14 @@ export class Drain {
 
   async #look(): Promise<Work> {
     const { pool } = this.#schema;
-    if (this.#backlog && performance.now() - this.#lookedAt < NO_LOOK_MS) return EVERYWHERE;
+    if (this.#backlog && performance.now() - this.#lookedAt < NO_LOOK_MS) {
+      return { partitions: ALL, due: this.#due, few: false };
+    }
     const few = this.#backlog ? undefined : await findFew(pool);
     const work = few ?? (await findWork(pool, this.#floors.next()));
     this.#outage = undefined;
     this.#lookedAt = performance.now();
+    this.#due = work.due;
     return work;
   }
 
