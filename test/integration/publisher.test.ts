@@ -120,7 +120,7 @@ describe('outcomes', () => {
   test('a message that cannot be encoded is unsendable, and the next one is confirmed', async () => {
     const publisher = await readyPublisher();
     const queue = await boundQueue();
-    const tooLarge = message(queue, { lineage: { traceparent: 'x'.repeat(70_000) } });
+    const tooLarge = message(queue, { lineage: { traceparent: 'x'.repeat(140_000) } });
     const outcomes = await Promise.all([tooLarge, message(queue)].map((each) => publisher.publish(each)));
     expect(outcomes.map(({ kind }) => kind)).toEqual(['unsendable', 'confirmed']);
     expect(await vhost.depth(queue)).toBe(1);
@@ -261,6 +261,25 @@ test('every property and header is on the wire, and the body byte for byte', asy
       causationid: 'cause-1',
     },
   });
+});
+
+test('messages of every size and kind keep their order, and each has its own outcome', async () => {
+  const publisher = await readyPublisher();
+  const queue = await boundQueue();
+  // Within one frame and one chunk, larger than a chunk, and of more than one frame, which amqplib sends; headers that only amqplib encodes.
+  const sizes = [20, 3_000, 5_000, 60_000, 70_000, 200_000];
+  const sent = Array.from({ length: 300 }, (_, n) => {
+    const payload = JSON.stringify({ n, pad: 'é'.repeat((sizes[n % sizes.length] ?? 0) / 2) });
+    return message(n % 10 === 3 ? 'nobody.listens' : queue, { payload, version: n % 7 === 0 ? 70_000 : 1 });
+  });
+  const outcomes = await Promise.all(sent.map((each) => publisher.publish(each)));
+  expect(outcomes.map(({ kind }) => kind)).toEqual(sent.map((_, n) => (n % 10 === 3 ? 'returned' : 'confirmed')));
+  for (const { id, payload } of sent.filter((_, n) => n % 10 !== 3)) {
+    const got = await channel.get(queue, { noAck: true });
+    if (got === false) throw new Error('The queue is empty');
+    expect(got.properties.messageId).toBe(id);
+    expect(got.content.toString('utf8') === payload).toBe(true);
+  }
 });
 
 test('amqplib still has the part without which publishing is right, and twice as dear', async () => {

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createRelay, type Outcome, type Publisher } from '@oncebox/outbox';
 import type { RowDataPacket } from 'mysql2/promise';
 import { describe, expect, it, vi } from 'vitest';
@@ -24,6 +25,23 @@ import {
 } from '../support/walks.ts';
 
 useRelays();
+
+/** Of the one open transaction on this schema: as when its process dies. */
+async function killTheSession(): Promise<void> {
+  const holder = await vi.waitFor(
+    async () => {
+      const [sessions] = await admin.query<RowDataPacket[]>(
+        `SELECT trx_mysql_thread_id AS id FROM information_schema.innodb_trx AS t
+           JOIN information_schema.processlist AS p ON p.id = t.trx_mysql_thread_id WHERE p.db = ?`,
+        [schemas.shop.name],
+      );
+      expect(sessions).toHaveLength(1);
+      return Number(sessions[0]?.['id']);
+    },
+    { timeout: 5_000, interval: 250 }, // the server renews innodb_trx only when nobody has looked for 100 ms
+  );
+  await admin.query(`KILL ${holder}`);
+}
 
 describe('the relay, when something fails,', () => {
   it('keeps a message pending that no queue is bound for, holds its key behind it, and lets the others pass', async () => {
@@ -104,6 +122,18 @@ describe('the relay, when something fails,', () => {
       expect(pauses[index]).toBeGreaterThanOrEqual(most / 2 - 2);
       expect(pauses[index]).toBeLessThanOrEqual(most);
     }
+  });
+
+  it('tries a message again when it is due, also while every pass is full', async () => {
+    await add(Unheard.message({ walk: 'again', step: 1 }));
+    const relay = newRelay({ backoff: { firstMs: 1, mostMs: 1 }, batch: 20 });
+    await relay.runOnce();
+    expect(await states()).toEqual(['Unheard1 pending held']);
+    await channel.bindQueue(QUEUE, 'oncebox.events', 'walk.unheard');
+    await add(...Array.from({ length: 1_500 }, (_, n) => Step.message({ walk: `w${n}-`, step: 1 })));
+    relay.start();
+    await vi.waitFor(() => expect(seen).toHaveLength(1_501), 20_000);
+    expect(steps().indexOf('again1')).toBeLessThan(1_000);
   });
 
   it('drains what has piled up behind a refused message in a few passes, in order', async () => {
@@ -213,24 +243,36 @@ describe('the relay, when something fails,', () => {
     expect(await states()).toEqual(['Step1 pending']);
     const other = newRelay();
     expect((await other.runOnce()).flatMap((result) => result.published)).toEqual([]);
-    // The one open transaction of the relay's user on this schema: as when its process dies.
-    const holder = await vi.waitFor(
-      async () => {
-        const [sessions] = await admin.query<RowDataPacket[]>(
-          `SELECT trx_mysql_thread_id AS id FROM information_schema.innodb_trx AS t
-             JOIN information_schema.processlist AS p ON p.id = t.trx_mysql_thread_id WHERE p.db = ?`,
-          [schemas.shop.name],
-        );
-        expect(sessions).toHaveLength(1);
-        return Number(sessions[0]?.['id']);
-      },
-      { timeout: 5_000, interval: 250 }, // the server renews innodb_trx only when nobody has looked for 100 ms
-    );
-    await admin.query(`KILL ${holder}`);
+    await killTheSession();
     await vi.waitFor(async () => {
       await other.runOnce();
       expect(await states()).toEqual(['Step1 published']);
     });
+  });
+
+  it('sends no more once its session is lost, since another relay has its partitions then', async () => {
+    const keys = 50;
+    await add(
+      ...Array.from({ length: 1_000 }, (_, n) =>
+        Step.message({ walk: `w${n % keys}`, step: Math.floor(n / keys) + 1 }),
+      ),
+    );
+    const killed = Promise.withResolvers<void>();
+    let sent = 0;
+    const slow: Publisher = {
+      ready: true,
+      async publish() {
+        sent += 1;
+        if (sent === keys) killTheSession().then(killed.resolve, killed.reject);
+        await killed.promise;
+        await sleep(5); // what a broker takes
+        return { kind: 'confirmed' };
+      },
+    };
+    await expect(newRelay({ publisher: slow, batch: 10_000 }).runOnce()).rejects.toThrow();
+    expect(sent).toBeGreaterThan(keys);
+    expect(sent).toBeLessThan(1_000);
+    expect(new Set(await states())).toEqual(new Set(Array.from({ length: 20 }, (_, n) => `Step${n + 1} pending`)));
   });
 
   it('counts no attempt when the connection to the broker is cut, and sends again under the same id', async () => {

@@ -10,7 +10,7 @@ export interface Work {
   readonly partitions: readonly number[];
   /** Those of them with a held row that is due. */
   readonly due: ReadonlySet<number>;
-  /** Whether all that is ready is less than a pass takes, so that no partition can take another's share. */
+  /** Whether all that was ready is less than a pass takes, so that partitions need no shares of it. */
   readonly few: boolean;
 }
 
@@ -22,21 +22,23 @@ const FIND_WORK = ALL.flatMap((partition) => [
      WHERE partition_id = ${partition} AND due_at <= UTC_TIMESTAMP(6) LIMIT 1)`,
 ]).join(' UNION ALL ');
 
-/** So many ready rows, or more, are not few. */
+/** So many ready rows are not few any more, whatever a pass takes. */
 const FEW = 64;
 
 /**
  * The work of a relay that keeps up, in one walk over the few rows that are ready: a tenth of the cost of the 32 probes above, which is
  * most of what a relay costs that has little to do.
  *
+ * @param most rows of a pass
  * @returns undefined when there is more than few, or when anything waits, due or not: then it takes the probes.
  */
-export async function findFew(pool: Pool): Promise<Work | undefined> {
+export async function findFew(pool: Pool, most: number): Promise<Work | undefined> {
+  const limit = Math.min(FEW, most);
   const [rows] = await pool.execute<(RowDataPacket & { p: number | null })[]>(
-    `(SELECT partition_id AS p FROM outbox FORCE INDEX (outbox_work) WHERE state = 'pending' AND held = 0 LIMIT ${FEW})
+    `(SELECT partition_id AS p FROM outbox FORCE INDEX (outbox_work) WHERE state = 'pending' AND held = 0 LIMIT ${limit})
      UNION ALL (SELECT NULL FROM outbox_waiting LIMIT 1)`,
   );
-  if (rows.length >= FEW || rows.at(-1)?.p === null) return undefined;
+  if (rows.length >= limit || rows.some(({ p }) => p === null)) return undefined;
   return { partitions: [...new Set(rows.map(({ p }) => Number(p)))], due: new Set(), few: true };
 }
 

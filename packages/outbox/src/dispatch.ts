@@ -1,6 +1,7 @@
 import { MessageError } from '@oncebox/message';
 import type { Outcome, Publisher } from './publisher.ts';
 import { keyOf, type OutboxRow, toOutgoing } from './row.ts';
+import type { SettleEarly } from './settle-early.ts';
 
 /** What became of the rows of one pass. Rows that are in none of the lists stay as they are: an outage, or the end of the time, came before their turn. */
 export interface Dispatched {
@@ -29,14 +30,14 @@ export interface Dispatched {
  *
  * @param until on performance.now()'s clock: what has not been sent by then stays for the next pass. A long key would outlast the lease,
  *   nothing of it would be settled, and the next pass would send the same again.
- * @param onConfirmed called after each confirm, when its row stands in the list.
+ * @param early is shown each confirm; once it has failed nothing more is sent.
  */
 export async function dispatch(
   rows: readonly OutboxRow[],
   schema: string,
   publisher: Publisher,
   until: number,
-  onConfirmed: (confirmed: readonly OutboxRow[]) => void = () => undefined,
+  early?: Pick<SettleEarly, 'look' | 'failed'>,
 ): Promise<Dispatched> {
   const result: Dispatched = {
     confirmed: [],
@@ -60,14 +61,14 @@ export async function dispatch(
     const row = chain[place];
     if (row === undefined) {
       end();
-    } else if (result.outage !== undefined || (place > 0 && performance.now() > until)) {
+    } else if (result.outage !== undefined || early?.failed === true || (place > 0 && performance.now() > until)) {
       result.complete = false;
       end();
     } else {
       const { outcome: published, correlationId } = publishRow(row, schema, publisher);
       published.then((outcome) => {
         const next = note(result, row, outcome, correlationId);
-        if (outcome.kind === 'confirmed') onConfirmed(result.confirmed);
+        if (outcome.kind === 'confirmed') early?.look(result.confirmed);
         if (next === 'send') {
           send(chain, place + 1);
           return;

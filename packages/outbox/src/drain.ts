@@ -44,10 +44,10 @@ const TAKEN = 5;
 const SILENT_MS = 2_000;
 const ALL = Array.from({ length: PARTITIONS }, (_, partition) => partition);
 /**
- * While passes come back full there is work everywhere, as far as anybody knows, and a look would tell no more: it is the dearest small thing
- * of a drain. So long nobody looks, and a retry that has become due waits for the next look.
+ * While passes come back full, the last look holds for so long: there is work where there was some, and a look is the dearest small thing of a
+ * drain. What comes to another partition waits for the next look.
  */
-const NO_LOOK_MS = 250;
+const NO_LOOK_MS = 100;
 
 /** Drains the outbox of one schema: lanes that each run one pass after the other, one prober for all of them, one cleaner. */
 export class Drain {
@@ -63,8 +63,8 @@ export class Drain {
   #backlog = false;
   /** On performance.now()'s clock. */
   #lookedAt = Number.NEGATIVE_INFINITY;
-  /** What the last look has found due: a lane may not have had those partitions then. */
-  #due: Work['due'] = new Set();
+  /** What the last look has found, but for what was due in a partition that a pass has had since. */
+  #found: Work = { partitions: [], due: new Set(), few: false };
   #probing: Promise<Work> | undefined;
   /** On performance.now()'s clock; infinite while nobody looks. */
   #lookingSince = Number.POSITIVE_INFINITY;
@@ -149,14 +149,13 @@ export class Drain {
 
   async #look(): Promise<Work> {
     const { pool } = this.#schema;
-    if (this.#backlog && performance.now() - this.#lookedAt < NO_LOOK_MS) {
-      return { partitions: ALL, due: this.#due, few: false };
-    }
-    const few = this.#backlog ? undefined : await findFew(pool);
+    if (this.#backlog && performance.now() - this.#lookedAt < NO_LOOK_MS) return this.#found;
+    const few = this.#backlog ? undefined : await findFew(pool, this.#settings.limits.rows);
     const work = few ?? (await findWork(pool, this.#floors.next()));
     this.#outage = undefined;
     this.#lookedAt = performance.now();
-    this.#due = work.due;
+    this.#found = work;
+    if (work.partitions.length === 0) this.#backlog = false;
     return work;
   }
 
@@ -166,6 +165,7 @@ export class Drain {
     const onClaimed = (partitions: readonly number[]): void => {
       claimed = partitions;
       for (const partition of partitions) this.#held.add(partition);
+      this.#found = { ...this.#found, due: this.#found.due.difference(new Set(partitions)) };
     };
     try {
       const request = { ...probe, share, start: this.#start, onClaimed };
@@ -197,7 +197,13 @@ export class Drain {
     if (deleteRows) return;
     await this.#supervise(signal, async () => {
       for (const partition of ALL) {
-        while (!signal.aborted && (await deleteExpired(this.#schema.pool, partition, retentionHours)));
+        // For a moment only: a lane that wants it should not take it for another process's.
+        this.#held.add(partition);
+        try {
+          while (!signal.aborted && (await deleteExpired(this.#schema.pool, partition, retentionHours)));
+        } finally {
+          this.#held.delete(partition);
+        }
       }
       await pause(cleanEveryMs, signal);
     });

@@ -89,7 +89,7 @@ export async function pass(
       const sendable = blocked.length === 0 ? rows : rows.filter((row) => !isBlocked(row));
       const readAt = performance.now();
       const early = settleEarly(tx, settings);
-      const dispatched = await dispatch(sendable, schema.name, publisher, sendUntil, early.look);
+      const dispatched = await dispatch(sendable, schema.name, publisher, sendUntil, early);
       if (rows.length > 0) passed = { dispatched, readAt, sentAt: performance.now() };
       const outcome = {
         published: dispatched.confirmed.map((row) => row.id),

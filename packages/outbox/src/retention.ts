@@ -1,7 +1,7 @@
 import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import { lockPartition } from './claim.ts';
-import { GONE, listOf } from './settle.ts';
+import { deleteBySeq } from './settle.ts';
 
 const BATCH = 500;
 
@@ -27,9 +27,11 @@ export async function deleteExpired(pool: Pool, partition: number, retentionHour
     if (rows.length === 0) return false;
     await forget(tx, [partition], new Date(Math.max(...rows.map((row) => row.created_at.getTime())) + 1));
     // The state again: whatever this read, only a published row may go.
-    await tx.execute(
-      `DELETE o FROM ${GONE} STRAIGHT_JOIN outbox AS o FORCE INDEX (PRIMARY) ON o.seq = gone.seq WHERE o.state = 'published'`,
-      [listOf(rows.map((row) => row.seq))],
+    await deleteBySeq(
+      tx,
+      'outbox',
+      rows.map((row) => row.seq),
+      "o.state = 'published'",
     );
     return rows.length === BATCH;
   });

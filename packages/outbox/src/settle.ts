@@ -1,4 +1,5 @@
 import type { Transaction } from '@oncebox/mysql';
+import type { RowDataPacket } from 'mysql2/promise';
 
 // Every statement here writes by primary key, in a transaction that holds the rows' partition: it meets no other relay, and
 // no writer either, since writers only insert. Only by primary key, though: for a list that is long beside the table, the optimizer
@@ -7,19 +8,25 @@ import type { Transaction } from '@oncebox/mysql';
 
 type Seqs = readonly string[];
 
-/** A DELETE reads from this, then looks up each by primary key. Its parameter is `listOf`. */
-export const GONE = "JSON_TABLE(?, '$[*]' COLUMNS (seq BIGINT UNSIGNED PATH '$')) AS gone";
-export const listOf = (seqs: Seqs): string => `[${seqs.join()}]`;
+/** Deletes rows by primary key, those for which `condition` holds. */
+export async function deleteBySeq(
+  tx: Transaction,
+  table: 'outbox' | 'outbox_waiting',
+  seqs: Seqs,
+  condition = 'TRUE',
+): Promise<void> {
+  // Without ERROR ON ERROR a number that did not fit would be NULL, delete nothing, and its row be sent for ever.
+  await tx.execute(
+    `DELETE o FROM JSON_TABLE(?, '$[*]' COLUMNS (seq BIGINT UNSIGNED PATH '$' ERROR ON ERROR)) AS gone
+       STRAIGHT_JOIN ${table} AS o FORCE INDEX (PRIMARY) ON o.seq = gone.seq WHERE ${condition}`,
+    [`[${seqs.join()}]`],
+  );
+}
 
 /** The rows are confirmed. One statement for all of them. */
 export async function settle(tx: Transaction, seqs: Seqs, { deleteRows }: { deleteRows: boolean }): Promise<void> {
   if (seqs.length === 0) return;
-  if (deleteRows) {
-    await tx.execute(`DELETE o FROM ${GONE} STRAIGHT_JOIN outbox AS o FORCE INDEX (PRIMARY) ON o.seq = gone.seq`, [
-      listOf(seqs),
-    ]);
-    return;
-  }
+  if (deleteRows) return await deleteBySeq(tx, 'outbox', seqs);
   await tx.query(
     `UPDATE outbox FORCE INDEX (PRIMARY) SET state = 'published', held = 0, published_at = UTC_TIMESTAMP(6), last_error = NULL
       WHERE seq IN (?)`,
@@ -84,20 +91,19 @@ export async function park(tx: Transaction, seqs: Seqs, reason: string, blocking
  */
 export async function unblock(tx: Transaction, gone: Seqs, aggregateIds: readonly string[]): Promise<void> {
   if (gone.length === 0) return;
-  await tx.execute(
-    `DELETE w FROM ${GONE} STRAIGHT_JOIN outbox_waiting AS w FORCE INDEX (PRIMARY) ON w.seq = gone.seq`,
-    [listOf(gone)],
-  );
-  // MIN over the whole key prefix of outbox_waiting_key: a step a key, however many rows wait in it. Derived, because a
-  // statement cannot read the table that it updates.
-  await tx.query(
-    `UPDATE outbox_waiting AS w
-       JOIN (SELECT MIN(seq) AS seq FROM outbox_waiting WHERE aggregateid IN (?)
-              GROUP BY aggregateid, aggregatetype) AS head ON head.seq = w.seq
-       JOIN outbox AS o ON o.seq = w.seq AND o.state = 'pending'
-        SET w.due_at = UTC_TIMESTAMP(6)
-      WHERE w.due_at IS NULL`,
+  await deleteBySeq(tx, 'outbox_waiting', gone);
+  // MIN over the whole key prefix of outbox_waiting_key: a step a key, however many rows wait in it. By itself, as a plain read: within the
+  // UPDATE it locks what it reads, and for many keys MariaDB reads all of the table.
+  const [heads] = await tx.query<(RowDataPacket & { seq: string })[]>(
+    `SELECT CAST(head.seq AS CHAR) AS seq
+       FROM (SELECT MIN(seq) AS seq FROM outbox_waiting WHERE aggregateid IN (?) GROUP BY aggregateid, aggregatetype) AS head
+       STRAIGHT_JOIN outbox AS o ON o.seq = head.seq WHERE o.state = 'pending'`,
     [aggregateIds],
+  );
+  if (heads.length === 0) return;
+  await tx.query(
+    'UPDATE outbox_waiting FORCE INDEX (PRIMARY) SET due_at = UTC_TIMESTAMP(6) WHERE seq IN (?) AND due_at IS NULL',
+    [heads.map(({ seq }) => seq)],
   );
 }
 

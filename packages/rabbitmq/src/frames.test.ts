@@ -51,7 +51,11 @@ function byAmqplib(channel: number, { exchange, routingKey, body, options }: Sen
 }
 
 const ours = (channel: number, message: Sending): Buffer =>
-  Buffer.concat([Buffer.from(encodeHead(channel, message) ?? '', 'latin1'), message.body, Buffer.from([END_MARK])]);
+  Buffer.concat([
+    Buffer.from(encodeHead({ channel, frameMax: 4_096 }, message) ?? '', 'latin1'),
+    message.body,
+    Buffer.from([END_MARK]),
+  ]);
 
 test.each<[string, Sending]>([
   ['a message of the relay', sending],
@@ -68,6 +72,8 @@ test.each<[string, Sending]>([
   ['integers of one byte and of two', withOptions({ headers: { a: 0, b: 127, c: 128, d: 32_767 } })],
   ['a header that is not set', withOptions({ headers: { a: undefined, b: 'x' } })],
   ['no headers', withOptions({ headers: {} })],
+  ['empty texts and no time', withOptions({ type: '', appId: '', timestamp: 0 })],
+  ['a body that just fits a frame', { ...sending, body: Buffer.alloc(4_088, 'x') }],
   ['names of 255 bytes', { ...withOptions({ type: 'ä'.repeat(127) }), exchange: 'e'.repeat(255) }],
 ])('writes %s with the bytes of amqplib', (_what, message) => {
   expect(ours(1, message)).toEqual(byAmqplib(1, message));
@@ -87,5 +93,5 @@ test.each<[string, Sending]>([
   ['an empty body, which has no frame', { ...sending, body: Buffer.alloc(0) }],
   ['a body that may need two frames', { ...sending, body: Buffer.alloc(4_089) }],
 ])('leaves %s to amqplib', (_what, message) => {
-  expect(encodeHead(1, message)).toBeUndefined();
+  expect(encodeHead({ channel: 1, frameMax: 4_096 }, message)).toBeUndefined();
 });

@@ -3,8 +3,6 @@ import type { Sending } from './confirms.ts';
 // AMQP 0-9-1, section 4.2: a message is a method frame, a header frame and body frames. A frame is its type, channel and size, what it
 // carries, and an end mark. https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf
 
-/** No broker may ask for less (section 4.2.3, frame-min-size), so whatever fits it is one frame to all of them. */
-const SMALLEST_FRAME = 4_096;
 const FRAME_OVERHEAD = 8;
 export const END_MARK = 0xce;
 const END = String.fromCharCode(END_MARK);
@@ -26,6 +24,13 @@ const FLAGS = {
 /** Not a property: it goes into the method. */
 const KNOWN = new Set([...Object.keys(FLAGS), 'mandatory']);
 
+/** Where a message goes, as far as its frames depend on it. */
+export interface FrameLimits {
+  readonly channel: number;
+  /** Most bytes of a frame, as client and broker have agreed. */
+  readonly frameMax: number;
+}
+
 /** Thrown within this file for what is left to amqplib. */
 const NOT_PLAIN = Symbol('not plain');
 
@@ -36,10 +41,11 @@ const NOT_PLAIN = Symbol('not plain');
  * @returns undefined for what needs more than this knows, which amqplib then sends or refuses: other properties or types of headers, names
  *   that are too long, more than one body frame.
  */
-export function encodeHead(channel: number, { exchange, routingKey, body, options }: Sending): string | undefined {
+export function encodeHead(wire: FrameLimits, { exchange, routingKey, body, options }: Sending): string | undefined {
+  const most = wire.frameMax - FRAME_OVERHEAD;
   for (const name in options) if (!KNOWN.has(name)) return undefined;
   if (options.persistent !== true) return undefined;
-  if (body.length === 0 || body.length > SMALLEST_FRAME - FRAME_OVERHEAD) return undefined;
+  if (body.length === 0 || body.length > most) return undefined;
   const { contentType, headers, correlationId, messageId, timestamp, type, appId } = options;
   try {
     const method = `${BASIC_PUBLISH}\0\0${short(exchange)}${short(routingKey)}${options.mandatory === true ? '\x01' : '\0'}`;
@@ -62,8 +68,8 @@ export function encodeHead(channel: number, { exchange, routingKey, body, option
       (timestamp === undefined ? '' : seconds(timestamp)) +
       (type === undefined ? '' : short(type)) +
       (appId === undefined ? '' : short(appId));
-    if (header.length > SMALLEST_FRAME - FRAME_OVERHEAD) return undefined;
-    const on = u16(channel);
+    if (header.length > most) return undefined;
+    const on = u16(wire.channel);
     return `\x01${on}${u32(method.length)}${method}${END}\x02${on}${u32(header.length)}${header}${END}\x03${on}${u32(body.length)}`;
   } catch (error) {
     if (error === NOT_PLAIN) return undefined;

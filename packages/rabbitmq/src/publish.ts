@@ -1,13 +1,13 @@
 import { Writable } from 'node:stream';
 import type { ConfirmChannel } from 'amqplib';
 import type { Sending } from './confirms.ts';
-import { END_MARK, encodeHead } from './frames.ts';
+import { END_MARK, encodeHead, type FrameLimits } from './frames.ts';
 
 /** A channel as one sends on it: in the order of the calls, which is that of the delivery tags. */
 export interface Outbound {
   /** False while the next message should wait for the channel's `drain`. */
   readonly writable: boolean;
-  /** @throws what amqplib throws: on what it cannot encode, and IllegalOperationError on a channel that is closing. Nothing was sent then. */
+  /** @throws what amqplib throws on what it cannot encode. Nothing was sent then. On a channel that has closed nothing is sent either. */
   publish(sending: Sending): void;
 }
 
@@ -46,14 +46,14 @@ export function outboundOf(channel: ConfirmChannel): Outbound {
     const bytes = head.length + body.length + 1;
     if (filled + bytes > chunk.length) {
       flush();
-      if (bytes > chunk.length) chunk = Buffer.allocUnsafeSlow(CHUNK_BYTES);
+      if (bytes > chunk.length) chunk = Buffer.allocUnsafeSlow(Math.max(bytes, CHUNK_BYTES));
     }
     filled += chunk.write(head, filled, 'latin1');
     filled += body.copy(chunk, filled);
     chunk[filled++] = END_MARK;
     if (scheduled) return;
     scheduled = true;
-    // After the promises of this turn: a confirm lets the next message of its key go in one.
+    // Not at once: a confirm lets the next messages of many keys go.
     process.nextTick(() => {
       scheduled = false;
       flush();
@@ -65,7 +65,7 @@ export function outboundOf(channel: ConfirmChannel): Outbound {
       return writable;
     },
     publish(sending) {
-      const head = wire === undefined ? undefined : encodeHead(wire.channel, sending);
+      const head = wire === undefined ? undefined : encodeHead(wire, sending);
       if (head !== undefined) return append(head, sending.body);
       flush();
       // False means that it was taken and that the next should wait; sending it again would double it.
@@ -75,11 +75,15 @@ export function outboundOf(channel: ConfirmChannel): Outbound {
   };
 }
 
-/** What amqplib writes a channel's frames to, and the channel's number: no part of its types. */
-export function wireOf(channel: ConfirmChannel): { readonly channel: number; readonly stream: Writable } | undefined {
-  const number: unknown = Reflect.get(channel, 'ch');
-  const channels: unknown = Reflect.get(channel.connection, 'channels');
-  if (typeof number !== 'number' || !Array.isArray(channels)) return undefined;
+/** What amqplib writes a channel's frames to: no part of its types. */
+export function wireOf(channel: ConfirmChannel): (FrameLimits & { readonly stream: Writable }) | undefined {
+  const { connection } = channel;
+  const [number, channels, frameMax]: unknown[] = [
+    Reflect.get(channel, 'ch'),
+    Reflect.get(connection, 'channels'),
+    Reflect.get(connection, 'frameMax'),
+  ];
+  if (typeof number !== 'number' || typeof frameMax !== 'number' || !Array.isArray(channels)) return undefined;
   const stream: unknown = Reflect.get(Object(channels[number]), 'buffer');
-  return stream instanceof Writable ? { channel: number, stream } : undefined;
+  return stream instanceof Writable ? { channel: number, frameMax, stream } : undefined;
 }

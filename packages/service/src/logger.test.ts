@@ -1,5 +1,6 @@
-import { spawnSync } from 'node:child_process';
-import { expect, it, vi } from 'vitest';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { expect, it, onTestFinished, vi } from 'vitest';
 import { serializeError } from './logged-error.ts';
 
 vi.setConfig({ testTimeout: 20_000 });
@@ -46,6 +47,32 @@ it.each(['json', 'pretty'])('keeps the order of its %s lines up to the end of th
   const busy = `(await import('node:crypto')).pbkdf2('x', 'y', 300_000, 64, 'sha512', () => {});`;
   const lines = output(format, `${busy} for (const n of ['first', 'second', 'third']) logger.info(n);`);
   expect(lines.match(/first|second|third/g)).toEqual(['first', 'second', 'third']);
+});
+
+it('writes a fatal line, and what came before it, though the process is killed in the same turn', () => {
+  const lines = output('json', `logger.info('before'); logger.fatal('last'); process.kill(process.pid, 'SIGKILL');`);
+  expect(lines.match(/before|last/g)).toEqual(['before', 'last']);
+});
+
+it('writes what is said while the process exits', () => {
+  const lines = output('json', `process.on('exit', () => logger.info('last')); logger.info('first');`);
+  expect(lines.match(/first|last/g)).toEqual(['first', 'last']);
+});
+
+it('lets a process go on when nobody reads its output any more', async () => {
+  const script = `
+    import { createLogger } from '${import.meta.resolve('./index.ts')}';
+    const logger = createLogger({ name: 'api', level: 'info', format: 'json' });
+    logger.info('Listening');
+    process.stdin.once('end', () => { logger.info('to nobody'); setImmediate(() => { logger.info('again'); setImmediate(() => process.exit(7)); }); }).resume();`;
+  const node = ['--conditions=oncebox-source', '--input-type=module', '--eval', script];
+  const child = spawn(process.execPath, node, { stdio: ['pipe', 'pipe', 'inherit'] });
+  onTestFinished(() => void child.kill('SIGKILL'));
+  await once(child.stdout, 'data');
+  child.stdout.destroy();
+  await once(child.stdout, 'close');
+  child.stdin.end();
+  expect(await once(child, 'exit')).toEqual([7, null]);
 });
 
 it('hides the data that a database error carries and quotes, and keeps what tells the fault', () => {

@@ -31,32 +31,38 @@ export function createLogger({ name, level, format }: LoggerSettings): Logger {
   };
   const pretty = format === 'pretty' ? prettyStream(name) : undefined;
   // Not pino's default stream: it writes asynchronously, and what it flushes at the exit overtakes the write under way.
-  const logger = pino(options, pretty ?? inTurns(pino.destination({ dest: 1, sync: true, minLength: TURN_BYTES })));
+  const logger = pino(options, pretty ?? inTurns(pino.destination({ dest: 1, sync: true })));
   if (format === 'json' || pretty !== undefined) return logger;
   logger.warn('LOG_FORMAT=pretty needs the package pino-pretty, which is not installed: logging JSON');
   return logger;
 }
 
-/** Before so much has been gathered nothing is written within a turn. */
-const TURN_BYTES = 8 * 1024;
-
 /**
- * Writes the lines of one turn of the loop together: a system call a line was a tenth of a worker's time. At the end of the turn and no later,
- * so that what is said of a message stands there before its handler begins, whatever that does to the process.
+ * Writes the lines of one turn of the loop together: a system call a line was a tenth of a worker's time. At the end of the turn and no later, so
+ * that what is said of a message stands there before its transaction begins. What the process says in its last turn is written as it
+ * exits; only SIGKILL and an abort take it along, but for a fatal line, after which pino flushes.
+ *
+ * Gathered here, and not by `minLength`: the `flushSync` that this would need waits for ever once nobody reads stdout any more.
  */
-function inTurns(destination: ReturnType<typeof pino.destination>): DestinationStream {
-  let scheduled = false;
-  const flush = (): void => {
-    scheduled = false;
-    destination.flushSync();
+function inTurns(destination: DestinationStream): DestinationStream & { flushSync(): void } {
+  let lines = '';
+  let exiting = false;
+  const flushSync = (): void => {
+    if (lines === '') return;
+    const gathered = lines;
+    lines = '';
+    destination.write(gathered);
   };
-  process.once('exit', flush);
+  process.once('exit', () => {
+    flushSync();
+    exiting = true;
+  });
   return {
+    flushSync,
     write(line) {
-      destination.write(line);
-      if (scheduled) return;
-      scheduled = true;
-      process.nextTick(flush);
+      if (exiting) return destination.write(line);
+      if (lines === '') process.nextTick(flushSync);
+      lines += line;
     },
   };
 }
