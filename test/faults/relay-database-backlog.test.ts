@@ -82,9 +82,9 @@ it(
     await expect.poll(() => pending(system), PATIENCE).toBe(0);
     const seconds = (performance.now() - begun) / 1_000;
     console.log(`${ROWS} rows of 2 KiB in ${seconds.toFixed(1)} s with a heap of ${heap} MiB`);
-    const ids = publishedBy(relay);
-    expect(ids).toHaveLength(ROWS + 1);
-    expect(new Set(ids).size).toBe(ROWS + 1);
+    // The commit comes before the line that tells of it.
+    await expect.poll(() => publishedBy(relay), { timeout: 20_000, interval: 100 }).toHaveLength(ROWS + 1);
+    expect(new Set(publishedBy(relay)).size).toBe(ROWS + 1);
     await checkInvariants(system, { accepted });
   },
   TIMEOUT,
