@@ -250,6 +250,32 @@ describe('the relay, when something fails,', () => {
     });
   });
 
+  it('stops while another relay is frozen with a partition in its hands, which its cleaner waits for', async () => {
+    const frozen = await admin.getConnection();
+    await frozen.query('START TRANSACTION');
+    await frozen.query('SELECT partition_id FROM outbox_partition WHERE partition_id = 3 FOR UPDATE');
+    const relay = createRelay({
+      databaseUrls: schemas.relayUrls.split(',').slice(0, 1),
+      publisher: { ready: true, publish: async () => ({ kind: 'confirmed' }) },
+      logger: quiet,
+    });
+    relay.start();
+    await vi.waitFor(
+      async () => {
+        const [waiting] = await admin.query<RowDataPacket[]>(
+          `SELECT 1 FROM information_schema.innodb_trx AS t JOIN information_schema.processlist AS p ON p.id = t.trx_mysql_thread_id
+            WHERE p.db = ? AND t.trx_state = 'LOCK WAIT'`,
+          [schemas.shop.name],
+        );
+        expect(waiting).toHaveLength(1);
+      },
+      { timeout: 20_000, interval: 250 },
+    );
+    await relay.stop(); // whoever waits for the lock waits until the end of this test
+    await frozen.query('ROLLBACK');
+    frozen.release();
+  }, 20_000); // a process has nine seconds to stop; without the limit of the wait it took thirty
+
   it('sends no more once its session is lost, since another relay has its partitions then', async () => {
     const keys = 50;
     await add(

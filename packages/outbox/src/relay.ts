@@ -38,6 +38,12 @@ export interface Relay {
 /** Bytes of payload of one pass: what bounds the process's memory when messages are large. */
 const PASS_BYTES = 8 * 1024 * 1024;
 
+/**
+ * Passes wait for no lock. The cleaner waits for a pass, which is over in a second or so, but not for that of a relay that is frozen: this one
+ * must be able to stop meanwhile.
+ */
+const LOCK_WAIT_SECONDS = 3;
+
 /** A relay over the outboxes of one or more schemas. Any number of them may run against the same schemas. */
 export function createRelay({
   databaseUrls,
@@ -64,7 +70,8 @@ export function createRelay({
   const schemas = databaseUrls.map((url) => {
     const { schema, host, port } = parseDatabaseUrl(url);
     // The lanes, the prober and the cleaner.
-    const pool = createPool(url, { connections: lanes + 2, session: { wait_timeout: leaseSeconds } });
+    const session = { wait_timeout: leaseSeconds, innodb_lock_wait_timeout: LOCK_WAIT_SECONDS };
+    const pool = createPool(url, { connections: lanes + 2, session });
     return { name: schema, server: `${host}:${port}`, pool };
   });
   const drains = schemas.map((schema) => new Drain(schema, publisher, settings, logger));

@@ -1,4 +1,4 @@
-import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
+import { isContention, type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import { lockPartition } from './claim.ts';
 import { deleteBySeq } from './settle.ts';
@@ -12,10 +12,10 @@ const BATCH = 500;
  * reads the oldest rows without asking for their age first; with the condition inside, a table in which nothing is old enough
  * would be read whole. A row that was published late therefore delays the ones behind it by at most the retention.
  *
- * @returns whether there may be more to delete.
+ * @returns whether there may be more to delete. Not of a partition that its holder does not give back in time: the next round asks again.
  */
 export async function deleteExpired(pool: Pool, partition: number, retentionHours: number): Promise<boolean> {
-  return await transaction(pool, async (tx) => {
+  const work = async (tx: Transaction): Promise<boolean> => {
     await lockPartition(tx, partition);
     const [rows] = await tx.query<(RowDataPacket & { seq: string; created_at: Date })[]>(
       `SELECT CAST(seq AS CHAR) AS seq, created_at
@@ -34,7 +34,13 @@ export async function deleteExpired(pool: Pool, partition: number, retentionHour
       "o.state = 'published'",
     );
     return rows.length === BATCH;
-  });
+  };
+  try {
+    return await transaction(pool, work, { attempts: 1 });
+  } catch (error) {
+    if (isContention(error)) return false;
+    throw error;
+  }
 }
 
 /**
