@@ -170,7 +170,7 @@ const readyOf = (which: string, limit: number): string =>
  * From the beginning of each partition, and not from where the last pass ended: a row that commits late lies before that, and may be
  * the first of a key whose next row is there already. To skip it would be to let that one overtake.
  *
- * Each partition has its share of the rows, in a part of its own, unless they are `few`: parts are most of what a small pass costs.
+ * Each partition has its share of the rows, in a part of its own, unless they are `few`: sixteen parts double what a small read costs.
  *
  * The inner part sees positions and sizes only; the running total cuts it before any payload is fetched, so that a thousand
  * large messages cannot exhaust the process.

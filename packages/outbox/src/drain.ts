@@ -113,7 +113,7 @@ export class Drain {
       const share = this.#backlog ? Math.ceil(PARTITIONS / this.#settings.lanes) : PARTITIONS;
       const result = wanted.length === 0 ? undefined : await this.#pass({ partitions: wanted, due, few }, share);
       if (result === undefined) return await this.#rest(signal);
-      // Another process has all of it, and goes on with it: to ask for it as often as for new work costs that one a third of its rate.
+      // Another process has all of it, and goes on with it: to ask for it as often as for new work takes time from that one.
       if (result.claimed.length === 0) return await pause(jittered(this.#settings.pollMs * TAKEN), signal);
       if (result.outage !== undefined) {
         this.#logger.warn(
@@ -149,7 +149,9 @@ export class Drain {
 
   async #look(): Promise<Work> {
     const { pool } = this.#schema;
-    if (this.#backlog && performance.now() - this.#lookedAt < NO_LOOK_MS) return this.#found;
+    if (this.#backlog && performance.now() - this.#lookedAt < NO_LOOK_MS) {
+      return { ...this.#found, few: false }; // what was few when it was found has filled a pass since
+    }
     const few = this.#backlog ? undefined : await findFew(pool, this.#settings.limits.rows);
     const work = few ?? (await findWork(pool, this.#floors.next()));
     this.#outage = undefined;
