@@ -1,4 +1,13 @@
-import { createPool, errnoOf, fromConnection, isUnavailable, type Pool, savepoint, transaction } from '@oncebox/mysql';
+import {
+  createPool,
+  errnoOf,
+  fromConnection,
+  isUnavailable,
+  type Pool,
+  savepoint,
+  type Transaction,
+  transaction,
+} from '@oncebox/mysql';
 import { createConnection } from 'mysql2';
 import { createPool as createMysqlPool, type RowDataPacket } from 'mysql2/promise';
 import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
@@ -13,6 +22,9 @@ beforeAll(async () => {
   admin = createPool(schemas.shop.adminUrl, { connections: 3 });
   await admin.query('CREATE TABLE account (id INT PRIMARY KEY, balance INT NOT NULL)');
   await admin.query('INSERT INTO account VALUES (1, 0), (2, 0)');
+  await admin.query('CREATE PROCEDURE harmless() SELECT 1');
+  await admin.query('CREATE PROCEDURE ends() COMMIT');
+  await admin.query('CREATE PROCEDURE ends_and_begins() BEGIN COMMIT; START TRANSACTION; END');
   pool = createPool(schemas.shop.adminUrl, { connections: 4, session: { innodb_lock_wait_timeout: 1 } });
 });
 
@@ -22,6 +34,10 @@ afterAll(async () => {
   await schemas.drop();
 });
 
+const isMariadb = async (): Promise<boolean> => {
+  const [[row]] = await admin.query<(RowDataPacket & { version: string })[]>('SELECT VERSION() AS version');
+  return row?.version.includes('MariaDB') ?? false;
+};
 const balances = async (): Promise<number[]> => {
   const [rows] = await admin.query<(RowDataPacket & { balance: number })[]>('SELECT balance FROM account ORDER BY id');
   return rows.map((row) => row.balance);
@@ -175,6 +191,126 @@ describe('transaction', () => {
       escaped = () => tx.query('UPDATE account SET balance = 0');
     });
     expect(() => escaped?.()).toThrow(expect.objectContaining({ code: 'ONCEBOX_NOT_A_TRANSACTION' }));
+  });
+});
+
+describe('A6: what ends a transaction of ours before its time', () => {
+  const LOST = { code: 'ONCEBOX_TRANSACTION_LOST' };
+  const add = (tx: Transaction, by = 1) => tx.execute('UPDATE account SET balance = balance + ? WHERE id = 1', [by]);
+
+  it.each([
+    'CREATE TABLE ddl (a INT)',
+    'commit',
+    '/* unseen */ ROLLBACK',
+    'START TRANSACTION',
+    'TRUNCATE account',
+    'LOCK TABLES account WRITE',
+    '/*!50000 COMMIT */',
+    "EXECUTE IMMEDIATE 'COMMIT'",
+    'CALL ends()',
+    'CALL ends_and_begins()',
+  ])('A6: %s is told, and nothing that is written is taken for rolled back', async (sql) => {
+    const before = await balances();
+    if (sql.startsWith('EXECUTE') && !(await isMariadb())) return; // MariaDB's alone
+    for (const after of ['throws', 'goes on', 'ends'] as const) {
+      const attempt = transaction(pool, async (tx) => {
+        await add(tx, 0);
+        await tx.query(sql).catch((error: unknown) => {
+          if (after === 'throws') throw error;
+        });
+        if (after === 'goes on') await add(tx);
+      });
+      await expect(attempt).rejects.toMatchObject(LOST);
+    }
+    expect(await balances()).toEqual(before);
+    await transaction(pool, (tx) => add(tx));
+    expect((await balances())[0]).toBe((before[0] ?? 0) + 1);
+  });
+
+  it('A6: what was committed by a procedure is told even when the work throws something else', async () => {
+    const attempt = transaction(pool, async (tx) => {
+      await add(tx);
+      await tx.query('CALL ends()').catch(() => undefined);
+      throw new Error('to roll back');
+    });
+    await expect(attempt).rejects.toMatchObject(LOST);
+  });
+
+  it.each(['SET @total = 1', 'CREATE TEMPORARY TABLE held (a INT)', 'DO 0', 'CALL harmless()'])(
+    'A6: %s ends nothing',
+    async (sql) => {
+      const [before = 0] = await balances();
+      await transaction(pool, async (tx) => {
+        await tx.query(sql);
+        await add(tx);
+      });
+      expect((await balances())[0]).toBe(before + 1);
+    },
+  );
+
+  it('A6: what a statement leaves in the session does not reach the next borrower', async () => {
+    const single = createPool(schemas.shop.adminUrl, { connections: 1 });
+    await transaction(single, async (tx) => {
+      await tx.query("SET SESSION sql_mode = 'ANSI_QUOTES'");
+      await tx.query('SELECT GET_LOCK(?, 0)', [schemas.shop.name]);
+    });
+    const [[session]] = await single.query<RowDataPacket[]>('SELECT @@sql_mode AS mode, IS_USED_LOCK(?) AS owner', [
+      schemas.shop.name,
+    ]);
+    expect(session).toMatchObject({ mode: expect.stringContaining('STRICT_TRANS_TABLES'), owner: null });
+    await single.end();
+  });
+
+  it('A8: a named lock ends with the work that took it, however that ended', async () => {
+    const single = createPool(schemas.shop.adminUrl, { connections: 1 });
+    const owner = async () => {
+      const [[row]] = await admin.query<RowDataPacket[]>('SELECT IS_USED_LOCK(?) AS owner', [schemas.shop.name]);
+      return row?.['owner'];
+    };
+    const lock = async (tx: Transaction) => void (await tx.execute('SELECT GET_LOCK(?, 0)', [schemas.shop.name]));
+    await transaction(single, lock);
+    expect(await owner()).toBeNull();
+    const failing = transaction(single, async (tx) => {
+      await lock(tx);
+      throw new Error('no');
+    });
+    await expect(failing).rejects.toThrow('no');
+    expect(await owner()).toBeNull();
+    await single.end();
+  });
+});
+
+describe('A7: savepoints', () => {
+  const add = (tx: Transaction) => tx.execute('UPDATE account SET balance = balance + 1 WHERE id = 1');
+
+  it('A7: one within another takes back its own work alone, and the outer one both', async () => {
+    const [before = 0] = await balances();
+    await transaction(pool, async (tx) => {
+      await savepoint(tx, async (outer) => {
+        await add(outer);
+        await savepoint(outer, async (inner) => {
+          await add(inner);
+          throw new Error('inner');
+        }).catch(() => undefined);
+        await savepoint(outer, add);
+      });
+      await savepoint(tx, async (outer) => {
+        await savepoint(outer, add);
+        throw new Error('outer');
+      }).catch(() => undefined);
+    });
+    expect((await balances())[0]).toBe(before + 2);
+  });
+
+  it('A7: two side by side on one handle are refused, and those one after the other are not', async () => {
+    const [before = 0] = await balances();
+    await transaction(pool, async (tx) => {
+      const [first, second] = await Promise.allSettled([savepoint(tx, add), savepoint(tx, add)]);
+      expect(first.status).toBe('fulfilled');
+      expect(second).toMatchObject({ reason: { code: 'ONCEBOX_SAVEPOINT_OPEN' } });
+      await savepoint(tx, add);
+    });
+    expect((await balances())[0]).toBe(before + 2);
   });
 });
 

@@ -3,6 +3,9 @@ export type DatabaseErrorCode =
   | 'ONCEBOX_NOT_A_TRANSACTION'
   | 'ONCEBOX_NO_TRANSACTION_BEGUN'
   | 'ONCEBOX_TRANSACTION_LOST'
+  | 'ONCEBOX_SAVEPOINT_OPEN'
+  | 'ONCEBOX_UNSUITABLE_CONNECTION'
+  | 'ONCEBOX_UNSUITABLE_SERVER'
   | 'ONCEBOX_COMMIT_UNKNOWN'
   | 'ONCEBOX_NO_CONNECTION'
   | 'ONCEBOX_INVALID_URL'
@@ -26,7 +29,7 @@ export class DatabaseError extends Error {
   }
 }
 
-const field = (error: unknown, name: 'code' | 'errno' | 'sqlState'): unknown =>
+const field = (error: unknown, name: 'code' | 'errno' | 'sqlState' | 'cause'): unknown =>
   typeof error === 'object' && error !== null ? Reflect.get(error, name) : undefined;
 
 /** The server's error number, or undefined for an error that is not the server's. */
@@ -52,9 +55,11 @@ export const isDuplicateKey = (error: unknown): boolean => errnoOf(error) === 10
 
 /**
  * Contention, the one class of error that a fresh attempt cures: 1213 (deadlock; the server has rolled everything back)
- * and 1205 (lock wait timeout; it has rolled back the statement alone, so the caller must roll back the rest).
+ * and 1205 (lock wait timeout; it has rolled back the statement alone, so the caller must roll back the rest). Also the
+ * ONCEBOX_TRANSACTION_LOST that follows when one of these was caught and the work went on.
  */
 export const isContention = (error: unknown): boolean => {
+  if (field(error, 'code') === 'ONCEBOX_TRANSACTION_LOST') return isContention(field(error, 'cause'));
   const errno = errnoOf(error);
   return errno === 1213 || errno === 1205;
 };

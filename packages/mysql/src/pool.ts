@@ -1,6 +1,7 @@
 import { createPool as createMysqlPool, type PoolOptions } from 'mysql2';
-import type { Pool, PoolConnection } from 'mysql2/promise';
+import type { Pool } from 'mysql2/promise';
 import { DatabaseError } from './errors.ts';
+import { haveOurSettings, SESSION_SETTINGS } from './settings.ts';
 
 export interface DatabaseUrl {
   readonly host: string;
@@ -74,26 +75,29 @@ export interface PoolSettings {
   readonly session?: Readonly<Record<string, number>>;
 }
 
-/** Sessions that are READ COMMITTED until they end. */
-const readCommitted = new WeakSet<object>();
-
-/** @internal The promise flavour makes another object of a connection for each borrower, and has the session's in `connection`. */
-export const isReadCommitted = ({ connection }: PoolConnection): boolean => readCommitted.has(connection);
-
 /**
  * A pool of connections to one schema. It opens connections when they are asked for, so that it can be made while the server is away.
- * Its sessions are READ COMMITTED, which spares each `transaction()` the round trip that says so.
+ *
+ * Its sessions have fixed settings (`SESSION_SETTINGS`) and are READ COMMITTED, which also spares each `transaction()` the round trip
+ * that says so. A session that does not take them is not used.
  */
 export function createPool(url: string, { connections, session = {} }: PoolSettings): Pool {
   const pool = createMysqlPool({ ...connectionOptions(url), connectionLimit: connections, maxIdle: connections });
+  const settings = [
+    ...SESSION_SETTINGS,
+    ...Object.entries(session).map(([name, value]) => `SESSION ${name} = ${value}`),
+  ];
   pool.on('connection', (connection) => {
     // Without a listener, an idle session that meets its wait_timeout (4031) ends the process. The pool itself drops such a connection.
     connection.on('error', () => undefined);
-    const settings = Object.entries(session).map(([name, value]) => `SESSION ${name} = ${value}`);
-    // Runs before the borrower's first statement: a connection runs its statements in the order given. A failure shows there too.
-    if (settings.length > 0) connection.query(`SET ${settings.join(', ')}`);
-    connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED', (error) => {
-      if (error === null) readCommitted.add(connection);
+    // Both run before the borrower's first statement: a connection runs its statements in the order given. The caller's own come last.
+    const orDestroy = (error: unknown): boolean => {
+      if (error !== null) connection.destroy();
+      return error === null;
+    };
+    connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE', orDestroy);
+    connection.query(`SET ${settings.join(', ')}`, (error) => {
+      if (orDestroy(error)) haveOurSettings(connection);
     });
   });
   return pool.promise();

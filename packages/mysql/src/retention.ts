@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool, RowDataPacket } from 'mysql2/promise';
-import { type Transaction, transaction } from './transaction.ts';
+import type { Transaction } from './handle.ts';
+import { transaction } from './transaction.ts';
 
 /** A table that has a row in `retention`, by which its cleaners take turns. */
 export interface Retained {

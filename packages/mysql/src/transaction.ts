@@ -1,95 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Pool, PoolConnection } from 'mysql2/promise';
-import { DatabaseError, errnoOf, isContention, isUnavailable } from './errors.ts';
-import { isReadCommitted } from './pool.ts';
+import type { Pool, PoolConnection, ResultSetHeader } from 'mysql2/promise';
+import { DatabaseError, isContention, isUnavailable } from './errors.ts';
+import { handle, isInTransaction, isOurs, type Statements, statementsOn, type Transaction } from './handle.ts';
+import { coreOf } from './settings.ts';
 import { signal } from './signals.ts';
 
-declare const begun: unique symbol;
-
-/**
- * An open transaction: mysql2's `query` and `execute`, and the proof that somebody has begun it and will end it. A pool or a
- * bare connection is not one, to the compiler and (`assertTransaction`) at run time.
- */
-export interface Transaction {
-  readonly query: PoolConnection['query'];
-  readonly execute: PoolConnection['execute'];
-  readonly [begun]: true;
-}
-
-const open = new WeakSet<object>();
-const DEADLOCK = 1213;
 const KILL_MS = 1_000;
-
-/**
- * @internal Makes the handle. `end` makes it useless, so that a query after the end is an error and not an autocommit. A deadlock does
- * the same: the server has ended the transaction, and what a caller who caught the error went on to write would be committed
- * statement by statement. `deadlock` tells that error to whoever is about to commit.
- */
-export function handle(connection: Pick<PoolConnection, 'query' | 'execute'>): {
-  tx: Transaction;
-  end: () => void;
-  deadlock: () => unknown;
-} {
-  let ended = false;
-  let deadlock: unknown;
-  const guarded = <F extends (...args: never[]) => unknown>(call: F): F =>
-    new Proxy(call, {
-      apply(target, _self, args) {
-        if (ended)
-          throw new DatabaseError(
-            'ONCEBOX_NOT_A_TRANSACTION',
-            'This transaction has ended: await every query inside it',
-          );
-        if (deadlock !== undefined) throw transactionLost(deadlock);
-        const result: unknown = Reflect.apply(target, connection, args);
-        if (result instanceof Promise) {
-          result.catch((error: unknown) => {
-            if (errnoOf(error) === DEADLOCK) deadlock = error;
-          });
-        }
-        return result;
-      },
-    });
-  // The one place where the brand is given: the object carries exactly what the type says, but for the compile-time symbol.
-  const tx = { query: guarded(connection.query), execute: guarded(connection.execute) } as Transaction;
-  open.add(tx);
-  return {
-    tx,
-    end: () => {
-      ended = true;
-      open.delete(tx);
-    },
-    deadlock: () => deadlock,
-  };
-}
-
-/** @internal */
-export const transactionLost = (cause: unknown): DatabaseError =>
-  new DatabaseError(
-    'ONCEBOX_TRANSACTION_LOST',
-    'A deadlock has ended this transaction, and its error was caught: pass it on, so that the whole is repeated',
-    { cause },
-  );
-
-/**
- * Refuses what is no open transaction. Called by everything that must be atomic with the caller's own writes.
- *
- * @throws DatabaseError ONCEBOX_NOT_A_TRANSACTION that says what to pass instead.
- */
-export function assertTransaction(value: unknown): asserts value is Transaction {
-  if (typeof value === 'object' && value !== null && open.has(value)) return;
-  const got =
-    typeof value === 'object' && value !== null && 'getConnection' in value
-      ? 'a pool'
-      : typeof value === 'object' && value !== null && 'execute' in value
-        ? 'a bare connection, or a transaction that has ended'
-        : `${typeof value}`;
-  throw new DatabaseError(
-    'ONCEBOX_NOT_A_TRANSACTION',
-    `Expected an open transaction and got ${got}. Inside transaction(pool, async (tx) => …) pass tx; on a connection where ` +
-      'your own library has begun a transaction pass fromConnection(connection).',
-  );
-}
 
 export interface TransactionOptions {
   /** How often to run the closure in all when the server reports contention (1205, 1213). Default 5. */
@@ -108,7 +24,10 @@ export interface TransactionOptions {
  * pause with jitter: the first has lost the transaction and the second a statement of it, so repeating the last statement
  * would commit half of the work. So `work` must have no effect outside the transaction.
  *
- * @throws DatabaseError ONCEBOX_COMMIT_UNKNOWN when the connection broke while COMMIT was under way: it may have happened.
+ * What commits by itself (DDL, COMMIT, LOCK TABLES) has no place in `work`: it is refused, and the transaction rolled back.
+ *
+ * @throws DatabaseError ONCEBOX_TRANSACTION_LOST when the transaction ended before its time, by such a statement, a procedure, or the
+ *   server (`innodb_rollback_on_timeout`). ONCEBOX_COMMIT_UNKNOWN when the connection broke while COMMIT was under way: it may have happened.
  *   ONCEBOX_NO_CONNECTION when the pool had none in time: nothing has been done.
  */
 export async function transaction<T>(
@@ -120,20 +39,18 @@ export async function transaction<T>(
     try {
       return await runOnce(pool, work, timeoutMs);
     } catch (error) {
-      if (!isRepeatable(error) || attempt >= attempts) throw error;
+      if (!isContention(error) || attempt >= attempts) throw error;
       await delay(Math.random() * 20 * 2 ** attempt);
     }
   }
 }
 
-/** A deadlock may come wrapped: out of a savepoint, or from a caller that caught it and went on. */
-const isRepeatable = (error: unknown): boolean =>
-  isContention(error) ||
-  (error instanceof DatabaseError && error.code === 'ONCEBOX_TRANSACTION_LOST' && isContention(error.cause));
-
 async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, timeoutMs: number): Promise<T> {
   const connection = await acquire(pool, timeoutMs);
-  const { tx, end, deadlock } = handle(connection);
+  const core = coreOf(connection);
+  if (core === undefined) throw new Error('mysql2 has given a connection that is none of its own');
+  const statements = statementsOn(core, { foreign: false });
+  const { tx, end } = handle(statements);
   const deadline = Promise.withResolvers<never>();
   deadline.promise.catch(() => undefined);
   let expired = false;
@@ -149,19 +66,19 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
   const bounded = <R>(promise: Promise<R>): Promise<R> => Promise.race([promise, deadline.promise]);
   let committing = false;
   try {
-    if (!isReadCommitted(connection)) {
+    if (!isOurs(statements)) {
       // SET TRANSACTION is for the next transaction only; SET SESSION would leak to the connection's next borrower.
       await bounded(connection.query('SET TRANSACTION ISOLATION LEVEL READ COMMITTED'));
     }
     await bounded(connection.query('START TRANSACTION'));
     const result = await bounded(work(tx));
     end();
-    if (deadlock() !== undefined) throw deadlock();
+    await bounded(statements.assertOpen());
     committing = true;
     signal('oncebox:transaction:committing', { connectionId: connection.threadId });
-    await bounded(connection.query('COMMIT'));
+    const [committed] = await bounded(connection.query<ResultSetHeader>('COMMIT'));
     signal('oncebox:transaction:committed', { connectionId: connection.threadId });
-    connection.release();
+    await giveBack(connection, statements, committed);
     return result;
   } catch (error) {
     end();
@@ -170,8 +87,8 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
     if (expired || (isFatal(error) && !isUnavailable(error))) await abandon(pool, connection);
     else if (isUnavailable(error)) connection.destroy();
     else {
-      await bounded(connection.query('ROLLBACK')).then(
-        () => connection.release(),
+      await bounded(connection.query<ResultSetHeader>('ROLLBACK')).then(
+        ([rolledBack]) => giveBack(connection, statements, rolledBack),
         () => connection.destroy(),
       );
     }
@@ -184,10 +101,25 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
         },
       );
     }
-    throw error;
+    // The work may have caught it and thrown something else; but what it wrote may be committed, which the caller must learn.
+    throw statements.lost !== undefined && !isContention(statements.lost) ? statements.lost : error;
   } finally {
     clearTimeout(timer);
   }
+}
+
+/**
+ * Gives a connection back as the next borrower expects it: a pool resets no session. What the work has set ends with the session, and
+ * named locks are released. So does a transaction that `completion_type` has opened behind the COMMIT of a foreign pool.
+ */
+async function giveBack(connection: PoolConnection, { leftovers }: Statements, { serverStatus }: ResultSetHeader) {
+  if (leftovers === 'settings' || isInTransaction(serverStatus, false)) connection.destroy();
+  else if (leftovers === 'locks') {
+    await connection.query({ sql: 'DO RELEASE_ALL_LOCKS()', timeout: KILL_MS }).then(
+      () => connection.release(),
+      () => connection.destroy(),
+    );
+  } else connection.release();
 }
 
 /**

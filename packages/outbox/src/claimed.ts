@@ -1,6 +1,6 @@
 import type { RequestListener } from 'node:http';
 import { classOf } from '@oncebox/message';
-import { type ForgetSettings, keepDeleting, type Pool, type Transaction, transaction } from '@oncebox/mysql';
+import { type ForgetSettings, insertRow, keepDeleting, type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 
 // Payloads over their contract's limit, which consumers fetch from the service that wrote them.
@@ -9,7 +9,7 @@ export const CLAIMED_PAYLOADS = { table: 'claimed_payloads', key: ['id'], age: '
 
 /** By primary key alone; locks nothing that anybody else writes. */
 export async function keepPayload(tx: Transaction, id: string, payload: string): Promise<void> {
-  await tx.execute('INSERT INTO claimed_payloads (id, payload) VALUES (?, ?)', [id, payload]);
+  await insertRow(tx, 'claimed_payloads', { id, payload });
 }
 
 const ID = /\/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})$/;

@@ -35,8 +35,8 @@ const LOCK_NAME = "SHA2(CONCAT(DATABASE(), '/', ?), 256)";
  * transaction with the same key takes.
  *
  * The row says what became of the key, and its primary key alone keeps two from using it. The named lock keeps the second from
- * waiting. It is taken before the look, so that not both of two can look before either inserts, and given back before the
- * commit (the connection goes on to others afterwards); in between, the row is there and locked, and FOR UPDATE NOWAIT says so.
+ * waiting. It is taken before the row is read, so that not both of two can read before either inserts. `transaction()` releases it when
+ * the session has committed or rolled back, however the work ended. FOR UPDATE NOWAIT answers for a row that another session has locked.
  *
  * @returns the answer that was stored before, the one that `work` gave, or `in-progress` for a key in another's open transaction.
  */
@@ -50,21 +50,16 @@ export async function useKey(
   const [locked] = await tx.execute(`SELECT GET_LOCK(${LOCK_NAME}, 0) AS mine`, [lock]);
   const [{ mine }] = lockRows.parse(locked);
   if (mine === 0) return await committed(tx, key);
-  try {
-    const found = await lookNowait(tx, key);
-    if (found === 'locked') return await committed(tx, key);
-    if (found !== undefined) return { stored: found };
-    const made = await work(tx);
-    await tx.execute(
-      `INSERT INTO idempotency_keys (idempotency_key, request_hash, status, response_headers, response_body)
-       VALUES (?, ?, ?, ?, ?)`,
-      [key, requestHash, made.status, JSON.stringify(made.headers), made.body],
-    );
-    return { made };
-  } finally {
-    // A session that is gone has let go of it by itself; the error that this then gives is the same outage.
-    await tx.execute(`DO RELEASE_LOCK(${LOCK_NAME})`, [lock]);
-  }
+  const found = await lookNowait(tx, key);
+  if (found === 'locked') return await committed(tx, key);
+  if (found !== undefined) return { stored: found };
+  const made = await work(tx);
+  await tx.execute(
+    `INSERT INTO idempotency_keys (idempotency_key, request_hash, status, response_headers, response_body)
+     VALUES (?, ?, ?, ?, ?)`,
+    [key, requestHash, made.status, JSON.stringify(made.headers), made.body],
+  );
+  return { made };
 }
 
 /** Also finds what a row lock hides: one who reads the row to send it again, or deletes it, is no reason to say in-progress. */

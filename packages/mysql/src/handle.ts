@@ -1,0 +1,235 @@
+import { randomBytes } from 'node:crypto';
+import type { Connection as CoreConnection } from 'mysql2';
+import type { PoolConnection } from 'mysql2/promise';
+import { DatabaseError, errnoOf } from './errors.ts';
+import { forgetSettings, hasOurSettings } from './settings.ts';
+import { kindOf } from './statement-kind.ts';
+
+declare const begun: unique symbol;
+
+/**
+ * An open transaction: mysql2's `query` and `execute`, and the proof that somebody has begun it and will end it. A pool or a
+ * bare connection is not one, to the compiler and (`assertTransaction`) at run time.
+ */
+export interface Transaction {
+  readonly query: PoolConnection['query'];
+  readonly execute: PoolConnection['execute'];
+  readonly [begun]: true;
+}
+
+/** Of the symbol registry, so that a handle of one copy of this package is one to another copy in the same process. */
+const HANDLE = Symbol.for('oncebox.transaction');
+
+/** @internal What this package knows of a handle. */
+export interface Handle {
+  readonly statements: Statements;
+  /** 0 for the transaction itself, one more for each savepoint within another. */
+  readonly depth: number;
+  /** What it was made for is over. */
+  ended: boolean;
+  /** A savepoint has been set by it, and its work goes on. */
+  savepoint: boolean;
+}
+
+/** @internal */
+export type Method = 'query' | 'execute';
+
+/** @internal Runs the statements of one transaction, and watches over it. */
+export interface Statements {
+  readonly connection: CoreConnection;
+  /** Somebody else has begun it and ends it, at any time. */
+  readonly foreign: boolean;
+  /** No other transaction's savepoints have names that begin with it. */
+  readonly prefix: string;
+  /** What the session holds beyond the transaction. */
+  readonly leftovers: 'none' | 'locks' | 'settings';
+  /** The default schema, where it is known. */
+  schema: string | undefined;
+  /** A statement of whoever has the handle. */
+  run(method: Method, args: readonly unknown[]): Promise<unknown>;
+  /** A statement of this package. It is given to the connection at once, whatever became of the transaction. */
+  send(method: Method, args: readonly unknown[]): Promise<unknown>;
+  /** @throws DatabaseError ONCEBOX_TRANSACTION_LOST when it is open no more; asks the server if a statement has failed. */
+  assertOpen(): Promise<void>;
+  /** Of a transaction of ours that has ended before its time: what was written in it may be committed. */
+  readonly lost: DatabaseError | undefined;
+}
+
+const SERVER_STATUS_IN_TRANS = 1;
+const SERVER_STATUS_AUTOCOMMIT = 2;
+const DEADLOCK = 1213;
+const NO_SUCH_SAVEPOINT = 1305;
+
+/** @internal */
+export function handleOf(value: unknown): Handle | undefined {
+  if (typeof value !== 'object' || value === null) return undefined;
+  try {
+    // Who has this symbol has it from `handle` below, in this copy of the package or in another.
+    const found = Reflect.get(value, HANDLE) as Handle | undefined;
+    return found === undefined || found.ended ? undefined : found;
+  } catch {
+    return undefined; // a proxy or a getter that throws is no handle of ours
+  }
+}
+
+/** @internal Makes a handle. `end` makes it useless, so that a query after the end is an error and not an autocommit. */
+export function handle(statements: Statements, depth = 0): { readonly tx: Transaction; end(): void } {
+  const own: Handle = { statements, depth, ended: false, savepoint: false };
+  const through =
+    (method: Method) =>
+    (...args: readonly unknown[]): Promise<unknown> => {
+      if (own.ended) {
+        throw new DatabaseError('ONCEBOX_NOT_A_TRANSACTION', 'This transaction has ended: await every query inside it');
+      }
+      return statements.run(method, args);
+    };
+  // The one place where the brand is given: the object carries exactly what the type says, but for the compile-time symbol.
+  const tx = { query: through('query'), execute: through('execute'), [HANDLE]: own } as unknown as Transaction;
+  return {
+    tx,
+    end: () => {
+      own.ended = true;
+    },
+  };
+}
+
+/** @internal */
+export const transactionLost = (why: string, cause?: unknown): DatabaseError =>
+  new DatabaseError('ONCEBOX_TRANSACTION_LOST', why, cause === undefined ? {} : { cause });
+
+const COPY = randomBytes(4).toString('hex');
+let transactions = 0;
+
+/** @internal Whether a reply's flags say that a transaction is open. Without autocommit the next statement opens one. */
+export const isInTransaction = (status: number, foreign: boolean): boolean =>
+  (status & SERVER_STATUS_IN_TRANS) !== 0 || (foreign && (status & SERVER_STATUS_AUTOCOMMIT) === 0);
+
+/** @internal */
+export function statementsOn(connection: CoreConnection, { foreign }: { foreign: boolean }): Statements {
+  // mysql2's own promises: a pool may have been made with another kind, or hand out callbacks.
+  const promised = connection.promise();
+  const prefix = `oncebox_${COPY}_${++transactions}`;
+  let leftovers: Statements['leftovers'] = 'none';
+  let lost: DatabaseError | undefined;
+  let refused: DatabaseError | undefined;
+  /** The last error after which the server may have ended the transaction: it says so in no reply but the next. */
+  let doubt: { readonly error: unknown } | undefined;
+
+  const ended = (cause?: unknown): DatabaseError =>
+    foreign
+      ? new DatabaseError(
+          'ONCEBOX_NOT_A_TRANSACTION',
+          'The transaction of this handle has ended: its owner has committed it or rolled it back. Use the handle before that, and await it.',
+        )
+      : transactionLost(
+          errnoOf(cause) === undefined
+            ? 'A statement has ended this transaction: what was written before it is committed, and what came after it is by itself. ' +
+                'Run what commits (DDL, COMMIT, a procedure that does) outside of transaction().'
+            : 'The server has ended this transaction, and the error that said so was caught: pass it on, so that the whole is repeated',
+          cause,
+        );
+
+  function see(result: unknown): void {
+    for (const status of statusesOf(result)) {
+      if (isInTransaction(status, foreign)) continue;
+      lost = ended(doubt?.error);
+      throw lost;
+    }
+  }
+
+  async function check(): Promise<void> {
+    const [result] = await promised.query('DO 0');
+    see(result);
+    doubt = undefined;
+  }
+
+  /** Sends a statement that runs others between a savepoint and its release, which fails if the transaction is another one by then. */
+  async function watched<T>(send: () => Promise<T>): Promise<T> {
+    await promised.query(`SAVEPOINT ${prefix}_call`);
+    const result = await send();
+    await promised.query(`RELEASE SAVEPOINT ${prefix}_call`).catch((error: unknown) => {
+      if (errnoOf(error) === NO_SUCH_SAVEPOINT) lost = ended();
+      throw lost ?? error;
+    });
+    return result;
+  }
+
+  function note(sql: string): ReturnType<typeof kindOf> {
+    const kind = kindOf(sql);
+    if (kind === 'moves' || kind === 'calls') self.schema = undefined;
+    if (kind === 'moves' || kind === 'sets') {
+      leftovers = 'settings';
+      forgetSettings(connection);
+    }
+    if (kind === 'locks' && leftovers === 'none') leftovers = 'locks';
+    return kind;
+  }
+
+  const self: Statements = {
+    connection,
+    foreign,
+    prefix,
+    schema: undefined,
+    get leftovers() {
+      return leftovers;
+    },
+    get lost() {
+      return lost;
+    },
+    async run(method, args) {
+      if (lost !== undefined || refused !== undefined) throw lost ?? refused;
+      const kind = note(sqlOf(args));
+      if (kind === 'ends') {
+        refused = transactionLost(
+          'A statement that commits or begins a transaction was given to an open one. It was not sent, and the transaction is rolled ' +
+            'back: run DDL, COMMIT, ROLLBACK, BEGIN and LOCK TABLES outside of it.',
+        );
+        throw refused;
+      }
+      if (foreign || doubt !== undefined) await check();
+      return await (kind === 'calls' ? watched(() => self.send(method, args)) : self.send(method, args));
+    },
+    async send(method, args) {
+      try {
+        // The driver's overloads cannot be spread over; what is passed on is what the caller gave to the same method.
+        const answer = await (Reflect.apply(promised[method], promised, args) as Promise<unknown>);
+        see(Array.isArray(answer) ? answer[0] : undefined);
+        return answer;
+      } catch (error) {
+        if (errnoOf(error) === DEADLOCK) lost = ended(error);
+        else if (errnoOf(error) !== undefined) doubt = { error };
+        throw error;
+      }
+    },
+    async assertOpen() {
+      if (lost !== undefined || refused !== undefined) throw lost ?? refused;
+      if (doubt !== undefined) await check();
+    },
+  };
+  return self;
+}
+
+/** @internal Whether the session is as `createPool` has set it, so that neither results nor text depend on anybody's options. */
+export const isOurs = ({ connection }: Statements): boolean => hasOurSettings(connection);
+
+function sqlOf([first]: readonly unknown[]): string {
+  const sql: unknown = typeof first === 'object' && first !== null ? Reflect.get(first, 'sql') : first;
+  return typeof sql === 'string' ? sql : '';
+}
+
+/** Of the headers in an answer: one of a statement that gives no rows, several of a procedure or of several statements in one. */
+function* statusesOf(result: unknown): Generator<number> {
+  const all: readonly unknown[] = Array.isArray(result)
+    ? isHeader(result[0]) || isHeader(result.at(-1))
+      ? result
+      : []
+    : [result];
+  for (const each of all) {
+    const status: unknown = isHeader(each) ? Reflect.get(each, 'serverStatus') : undefined;
+    if (typeof status === 'number') yield status;
+  }
+}
+
+/** By the name of the class: a row may have a column `serverStatus`. */
+const isHeader = (value: unknown): value is object =>
+  typeof value === 'object' && value !== null && Reflect.get(value, 'constructor')?.name === 'ResultSetHeader';

@@ -1,0 +1,81 @@
+import { DatabaseError, errnoOf } from './errors.ts';
+import { type Handle, handleOf, isOurs, type Transaction } from './handle.ts';
+import { assertTransaction } from './not-a-transaction.ts';
+
+type Value = string | number | null;
+
+/** A character of four bytes: `utf8mb3` and `latin1` have none for it, on whichever side they stand. */
+const PROBE = '🚚';
+const PROBE_BYTES = 'F09F9A9A';
+const NOT_NULL = 1048;
+
+/**
+ * Inserts one row, whose first column is NOT NULL, and which must be part of the transaction or not be at all. Table and columns are
+ * names of ours.
+ *
+ * On a connection of ours it is one prepared statement. On any other, the statement itself inserts NULL, which the server refuses,
+ * unless the session writes text as it is given and, for a handle of `fromConnection`, a transaction is open at that very moment.
+ *
+ * @throws DatabaseError ONCEBOX_NOT_A_TRANSACTION when the owner has ended the transaction: nothing is written.
+ *   ONCEBOX_UNSUITABLE_CONNECTION for a connection whose character set would alter text.
+ */
+export async function insertRow(tx: Transaction, table: string, row: Readonly<Record<string, Value>>): Promise<void> {
+  assertTransaction(tx);
+  const found = handleOf(tx);
+  const columns = Object.keys(row);
+  if (found === undefined || isOurs(found.statements)) {
+    const marks = columns.map(() => '?').join(', ');
+    await tx.execute(`INSERT INTO ${table} (${columns.join(', ')}) VALUES (${marks})`, Object.values(row));
+    return;
+  }
+  await insertGuarded(found, table, columns, Object.values(row));
+}
+
+/**
+ * All statements are given to the connection in one go, so that nothing of its owner, a ROLLBACK that is not awaited, comes between
+ * them. Whether a transaction is open no function of SQL tells; but outside of one, to release the savepoint that was just set is an
+ * error, and how many errors there were can be read.
+ *
+ * Values go by user variables: a prepared INSERT would mean the schema in which the session first prepared it.
+ */
+async function insertGuarded(
+  { statements }: Handle,
+  table: string,
+  columns: readonly string[],
+  values: readonly Value[],
+): Promise<void> {
+  const { foreign, prefix, lost } = statements;
+  if (lost !== undefined) throw lost;
+  if (!foreign) await statements.assertOpen();
+  const variables = values.map((_, n) => `@oncebox_${n}`);
+  const [first, ...others] = variables;
+  const given = ['@oncebox_probe', ...variables].map((each) => `${each} = ?`).join(', ');
+  const errors = foreign ? '@@error_count = 0' : 'TRUE';
+  const checked: readonly string[] = [`IF(@oncebox_open, ${first}, NULL)`, ...others];
+  const outcomes = await Promise.allSettled([
+    // It reads a table, if only a derived one: that is what makes MariaDB forget the errors before.
+    statements.send('execute', [
+      `SET @oncebox_open = (SELECT 0 FROM (SELECT 0) AS none), ${given}`,
+      [PROBE, ...values],
+    ]),
+    ...(foreign ? [`SAVEPOINT ${prefix}_add`, `RELEASE SAVEPOINT ${prefix}_add`] : []).map((sql) =>
+      statements.send('query', [sql]),
+    ),
+    statements.send('query', [
+      `SET @oncebox_open = (${errors} AND HEX(@oncebox_probe) = '${PROBE_BYTES}' AND @@character_set_connection = 'utf8mb4')`,
+    ]),
+    statements.send('query', [`INSERT INTO ${table} (${columns.join(', ')}) VALUES (${checked.join(', ')})`]),
+  ]);
+  const failures: readonly unknown[] = outcomes.flatMap((each) => (each.status === 'rejected' ? [each.reason] : []));
+  const [failure] = failures;
+  if (failure === undefined) return;
+  if (statements.lost !== undefined) throw statements.lost;
+  throw failures.length === 1 && errnoOf(failure) === NOT_NULL ? unsuitable() : failure;
+}
+
+const unsuitable = (): DatabaseError =>
+  new DatabaseError(
+    'ONCEBOX_UNSUITABLE_CONNECTION',
+    "The connection of this transaction does not use utf8mb4, which would alter text. Open it with charset: 'utf8mb4'; and where " +
+      'init_connect or skip-character-set-client-handshake of the server overrides that, send SET NAMES utf8mb4 on each new connection.',
+  );
