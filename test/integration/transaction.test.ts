@@ -280,6 +280,32 @@ describe('A6: what ends a transaction of ours before its time', () => {
   });
 });
 
+it('A8: the victim of a deadlock keeps no named lock, so that its next attempt finds it free', async () => {
+  const [before = 0] = await balances();
+  const rival = await admin.getConnection();
+  await rival.query('START TRANSACTION');
+  // More rows than ours, so that the server chooses ours as the victim.
+  await rival.query(
+    'INSERT INTO account SELECT id + 100, 0 FROM (SELECT 1 AS id UNION SELECT 2 UNION SELECT 3) AS ids',
+  );
+  await rival.query('UPDATE account SET balance = balance + 0 WHERE id = 2');
+  const free: unknown[] = [];
+  const work = transaction(pool, async (tx) => {
+    const [[row]] = await tx.execute<RowDataPacket[]>('SELECT GET_LOCK(?, 0) AS mine', [schemas.shop.name]);
+    free.push(row?.['mine']);
+    await tx.execute('UPDATE account SET balance = balance + 1 WHERE id = 1');
+    const waits = tx.execute('UPDATE account SET balance = balance + 0 WHERE id = 2');
+    waits.catch(() => undefined); // it may be the victim before it is awaited
+    if (free.length === 1) await rival.query('UPDATE account SET balance = balance + 0 WHERE id = 1');
+    if (free.length === 1) await rival.query('ROLLBACK');
+    await waits;
+  });
+  await work;
+  rival.release();
+  expect(free.every((mine) => mine === 1)).toBe(true);
+  expect((await balances())[0]).toBe(before + 1);
+});
+
 describe('A7: savepoints', () => {
   const add = (tx: Transaction) => tx.execute('UPDATE account SET balance = balance + 1 WHERE id = 1');
 

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { Inbox, Received } from '@oncebox/message';
-import { isUnavailable, type Pool, transaction } from '@oncebox/mysql';
+import { assertSuitable, isUnavailable, type Pool, transaction } from '@oncebox/mysql';
 import { handleAlone } from './alone.ts';
 import type { Consumer } from './consumer.ts';
 import { deadLetters } from './dead-letters.ts';
@@ -26,6 +26,7 @@ export function createInbox(pool: Pool, consumer: Consumer): Inbox {
 
   /** Writes and rolls back, which a server that answers but takes no writes refuses. */
   async function probe(): Promise<void> {
+    await assertSuitable(pool);
     const attempt = transaction(
       pool,
       async (tx) => {

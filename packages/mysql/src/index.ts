@@ -18,6 +18,7 @@ export { withOwnOptions } from './own-options.ts';
 export { createPool, type DatabaseUrl, type PoolSettings, parseDatabaseUrl } from './pool.ts';
 export { deleteExpired, type ForgetSettings, keepDeleting, oldestSeconds, type Retained } from './retention.ts';
 export { savepoint } from './savepoint.ts';
+export { assertSuitable } from './server-check.ts';
 export type { OnProgress } from './session.ts';
 export type { TransactionSignal, TransactionSignals } from './signals.ts';
 export { type TransactionOptions, transaction } from './transaction.ts';

@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { isUnavailable, type Pool } from '@oncebox/mysql';
+import { assertSuitable, isUnavailable, type Pool } from '@oncebox/mysql';
 import { findFew, findWork, type Work } from './claim.ts';
 import { Floors } from './floors.ts';
 import { type PassResult, type PassSettings, pass } from './pass.ts';
@@ -149,6 +149,7 @@ export class Drain {
 
   async #look(): Promise<Work> {
     const { pool } = this.#schema;
+    await assertSuitable(pool);
     if (this.#backlog && performance.now() - this.#lookedAt < NO_LOOK_MS) {
       return { ...this.#found, few: false }; // what was few when it was found has filled a pass since
     }
