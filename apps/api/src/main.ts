@@ -2,7 +2,7 @@ import { createServer } from 'node:http';
 import { readRebuilds } from '@oncebox/event-store';
 import { countDeadLetters, createInbox, forgetProcessed, PROCESSED_MESSAGES } from '@oncebox/inbox';
 import { createMetrics, deadLetterSamples, keepReading, rebuildSamples, retentionSample } from '@oncebox/metrics';
-import { createPool, keepDeleting, oldestSeconds, parseDatabaseUrl } from '@oncebox/mysql';
+import { assertSuitable, createPool, keepDeleting, oldestSeconds, parseDatabaseUrl } from '@oncebox/mysql';
 import { connectBroker, createRequester, startConsumer } from '@oncebox/rabbitmq';
 import { createLogger, listen, loadConfig, run, type StopStep, startOpsServer, waitFor } from '@oncebox/service';
 import { createApp } from './app.ts';
@@ -26,7 +26,7 @@ await run({ logger }, async (stopping) => {
   const metrics = createMetrics();
   const pool = createPool(API_DATABASE_URL, { connections: CONNECTIONS });
   const consumerPool = createPool(API_DATABASE_URL, { connections: CONSUMER_CONNECTIONS });
-  const database = () => pool.query('SELECT 1');
+  const database = () => assertSuitable(pool).then(() => pool.query('SELECT 1'));
   // The broker is no check: without it requests are served, and orders wait for what happens to them.
   const ops = await startOpsServer({ port: API_OPS_PORT, checks: { database }, metrics, logger, stopping });
   const requester =

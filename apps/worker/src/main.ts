@@ -8,7 +8,7 @@ import {
   PROCESSED_MESSAGES,
 } from '@oncebox/inbox';
 import { createMetrics, deadLetterSamples, keepReading, retentionSample, sagaSamples } from '@oncebox/metrics';
-import { createPool, oldestSeconds, parseDatabaseUrl } from '@oncebox/mysql';
+import { assertSuitable, createPool, oldestSeconds, parseDatabaseUrl } from '@oncebox/mysql';
 import { connectBroker, startConsumer, startResponder } from '@oncebox/rabbitmq';
 import { countSagas, forgetSagas, SAGAS, watchTimeouts } from '@oncebox/saga';
 import { createLogger, loadConfig, run, startOpsServer } from '@oncebox/service';
@@ -109,7 +109,7 @@ await run({ logger }, async (stopping) => {
     stopping,
     metrics,
     checks: {
-      database: () => pool.query('SELECT 1'),
+      database: () => assertSuitable(pool).then(() => pool.query('SELECT 1')),
       broker: () => {
         const state = broker.consuming.state();
         if (state !== 'connected') throw Object.assign(new Error('no broker'), { code: state.toUpperCase() });

@@ -1,0 +1,39 @@
+import { assertSuitable, createPool, type Pool } from '@oncebox/mysql';
+import { afterAll, beforeAll, expect, inject, it } from 'vitest';
+import { createDatabase, type Database } from '../support/database.ts';
+
+let database: Database;
+let admin: Pool;
+beforeAll(async () => {
+  database = await createDatabase();
+  admin = createPool(database.databaseUrl, { connections: 1 });
+});
+afterAll(async () => {
+  await admin.end();
+  await database.remove();
+});
+
+const UNSUITABLE = (setting: string) => ({
+  code: 'ONCEBOX_UNSUITABLE_SERVER',
+  message: expect.stringContaining(setting),
+});
+
+it('B2: a server with its defaults is suitable', async () => {
+  await expect(assertSuitable(admin)).resolves.toBeUndefined();
+});
+
+it.skipIf(inject('source') === 'given')('B2: a setting that Oncebox cannot live with is named', async () => {
+  for (const [setting, value, usual] of [
+    ['max_prepared_stmt_count', 0, 16_382],
+    ['max_allowed_packet', 262_144, 67_108_864],
+  ] as const) {
+    await admin.query(`SET GLOBAL ${setting} = ${value}`);
+    const pool = createPool(database.databaseUrl, { connections: 1 });
+    await expect(assertSuitable(pool)).rejects.toMatchObject(UNSUITABLE(setting));
+    await admin.query(`SET GLOBAL ${setting} = ${usual}`);
+    await pool.end();
+    const cured = createPool(database.databaseUrl, { connections: 1 });
+    await expect(assertSuitable(cured)).resolves.toBeUndefined();
+    await cured.end();
+  }
+});
