@@ -1,4 +1,4 @@
-import type { Received, Verdict } from '@oncebox/message';
+import { MessageError, type Received, type Verdict } from '@oncebox/message';
 import { isUnavailable, type Pool, transaction } from '@oncebox/mysql';
 import type { Consumer } from './consumer.ts';
 import { allow, HandlerDeadlineError } from './deadline.ts';
@@ -29,7 +29,7 @@ export function handleAlone(pool: Pool, consumer: Consumer, isAway: () => Promis
     try {
       if (redeem !== undefined) whole = await allowance.spend((signal) => redeem(received, signal));
     } catch (error) {
-      return failed(error);
+      return error instanceof MessageError ? unreadable(error) : failed(error);
     }
     let prepare: (signal: AbortSignal) => Promise<Work>;
     try {

@@ -1,7 +1,8 @@
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import { createServer, type RequestListener } from 'node:http';
 import type { AddressInfo } from 'node:net';
-import { claimFor, claimIn, defineMessage } from '@oncebox/message';
+import { type Claim, claimFor, claimIn, defineMessage } from '@oncebox/message';
 import { expect, onTestFinished, test } from 'vitest';
 import { z } from 'zod';
 import { payloadsAt } from './claimed.ts';
@@ -22,7 +23,7 @@ const ID = '01a1fd1a-f5ca-7431-98b0-6d5fad2b72f1';
 const PAYLOAD = JSON.stringify('ä'.repeat(10));
 const claim = claimIn(Drawn, { version: 1, payload: claimFor(ID, PAYLOAD) }) ?? expect.fail();
 
-async function fetchFrom(respond: RequestListener): Promise<string> {
+async function fetchFrom(respond: RequestListener, asked: Claim = claim): Promise<string> {
   const server = createServer(respond).listen(0, '127.0.0.1');
   await once(server, 'listening');
   onTestFinished(() => {
@@ -30,7 +31,7 @@ async function fetchFrom(respond: RequestListener): Promise<string> {
     server.close();
   });
   const { port } = server.address() as AddressInfo; // it listens on TCP
-  return await payloadsAt(Drawn, `http://127.0.0.1:${port}/payloads`, 2_000)(claim, new AbortController().signal);
+  return await payloadsAt(Drawn, `http://127.0.0.1:${port}/payloads`, 2_000)(asked, new AbortController().signal);
 }
 
 test('the payload is fetched from below the address, and is the text that was claimed', async () => {
@@ -69,6 +70,16 @@ test('of an answer that does not end no more is read than was claimed', async ()
   };
   await expect(fetchFrom(endless)).rejects.toMatchObject({ code: 'ONCEBOX_PAYLOAD_DIFFERS' });
   await expect.poll(() => cut).toBe(true);
+});
+
+test('a payload that is not UTF-8 is refused for good, although it is what was claimed', async () => {
+  const latin1 = Buffer.from('"ä"', 'latin1');
+  const sha256 = createHash('sha256').update(latin1).digest('hex');
+  const answer = fetchFrom((_, response) => response.end(latin1), { id: ID, bytes: latin1.length, sha256 });
+  await expect(answer).rejects.toMatchObject({
+    code: 'ONCEBOX_MALFORMED_MESSAGE',
+    message: expect.stringContaining('not UTF-8'),
+  });
 });
 
 test.each([

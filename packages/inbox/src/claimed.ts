@@ -1,4 +1,4 @@
-import { answersClaim, type Claim, type Contract } from '@oncebox/message';
+import { answersClaim, type Claim, type Contract, MessageError, utf8TextOf } from '@oncebox/message';
 import { InboxError, PayloadExpiredError } from './errors.ts';
 
 /** Milliseconds for a payload, its body included. */
@@ -33,7 +33,7 @@ function folderAt(from: string): URL | undefined {
 }
 
 /**
- * @throws PayloadExpiredError, which no later attempt can cure; InboxError ONCEBOX_PAYLOAD_UNAVAILABLE, or ONCEBOX_PAYLOAD_DIFFERS from what
+ * @throws PayloadExpiredError, or MessageError ONCEBOX_MALFORMED_MESSAGE, which no later attempt can cure; InboxError ONCEBOX_PAYLOAD_UNAVAILABLE, or ONCEBOX_PAYLOAD_DIFFERS from what
  *   was claimed, which one may: a proxy has answered for the writer, or a deployment is under way.
  */
 async function fetchPayload(folder: URL, claim: Claim, signal: AbortSignal): Promise<string> {
@@ -58,7 +58,14 @@ async function fetchPayload(folder: URL, claim: Claim, signal: AbortSignal): Pro
       `${folder.origin} no longer keeps the payload: have it keep payloads for longer than messages may wait, dead letters included`,
     );
   if (status !== 200) throw unavailable(`it answered ${status}`);
-  if (answersClaim(claim, body)) return body.toString('utf8');
+  if (answersClaim(claim, body)) {
+    const text = utf8TextOf(body);
+    if (text !== undefined) return text;
+    throw new MessageError(
+      'ONCEBOX_MALFORMED_MESSAGE',
+      'The claimed payload is not UTF-8; its writer keeps it as it is',
+    );
+  }
   throw new InboxError(
     'ONCEBOX_PAYLOAD_DIFFERS',
     `What ${folder.origin} answered is not the payload that was claimed: is payloadsFrom the writer's own address?`,

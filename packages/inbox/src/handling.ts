@@ -28,7 +28,7 @@ export interface Handling {
    * The message with the payload that it has a claim check for. Not part of `read`, or one that breaks its contract could not be told from a
    * `prepare` that has failed.
    *
-   * @throws PayloadExpiredError; InboxError ONCEBOX_PAYLOAD_UNAVAILABLE, ONCEBOX_PAYLOAD_DIFFERS
+   * @throws PayloadExpiredError; MessageError ONCEBOX_MALFORMED_MESSAGE; InboxError ONCEBOX_PAYLOAD_UNAVAILABLE, ONCEBOX_PAYLOAD_DIFFERS
    */
   readonly redeem?: (received: Received, signal: AbortSignal) => Promise<Received>;
   /**

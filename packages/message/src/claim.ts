@@ -19,6 +19,9 @@ const sha256Of = (payload: string | Buffer): string => createHash('sha256').upda
 export const claimFor = (id: string, payload: string): string =>
   JSON.stringify({ claimCheck: { id, bytes: Buffer.byteLength(payload), sha256: sha256Of(payload) } });
 
+/** Whether a claim check may carry this message id: a reader fetches by a UUID alone. */
+export const isClaimable = (id: string): boolean => claimCheck.shape.claimCheck.shape.id.safeParse(id).success;
+
 /** Whether these bytes are the payload that was claimed. */
 export const answersClaim = ({ bytes, sha256 }: Claim, payload: Buffer): boolean =>
   payload.length === bytes && sha256Of(payload) === sha256;

@@ -45,11 +45,29 @@ describe('defineMessage', () => {
     ['a routing key of more than 255 bytes', { routingKey: 'é'.repeat(128) }],
     ['an aggregate type that is no name', { aggregateType: '' }],
     ['a limit of no bytes', { maxBytes: 0 }],
+    ['a routing key that is not well-formed', { routingKey: 'a\ud800' }],
+    ['a routing key with U+FFFD', { routingKey: 'a\ufffd' }],
+    ['no exchange', { exchange: '' }],
+    ['an exchange that its column cannot hold', { exchange: 'x'.repeat(128) }],
+    ['an exchange of more than 255 bytes', { exchange: '🚚'.repeat(64) }],
+    ['an exchange that is not well-formed', { exchange: '\udc00' }],
+    // What a caller without types could pass.
+    ['a type that is no text', { type: JSON.parse('null') }],
+    ['a delivery that its column does not know', { delivery: JSON.parse('"maybe"') }],
+    ['a way of parking that its column does not know', { whenParked: JSON.parse('"stop"') }],
+    ['a way over the limit that nobody knows', { overLimit: JSON.parse('"cut"') }],
+    ['a key that is no function', { aggregateId: JSON.parse('"flight"') }],
+    ['a payload that is no schema', { payload: JSON.parse('{}') }],
   ])('refuses %s', (_, change) => {
     expect(() => defineMessage({ ...definition, ...change })).toThrow(
       expect.objectContaining({ code: 'ONCEBOX_INVALID_CONTRACT' }),
     );
     expect(() => defineMessage({ ...definition, ...change })).toThrow(MessageError);
+  });
+
+  it('takes names at their limits', () => {
+    const names = { type: `T${'x'.repeat(127)}`, routingKey: 'é'.repeat(127), exchange: 'é'.repeat(127) };
+    expect(defineMessage({ ...definition, ...names })).toMatchObject(names);
   });
 
   it('keeps the messages of two contracts apart in the types', () => {

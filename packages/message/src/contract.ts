@@ -1,6 +1,6 @@
 import { v7 as uuidv7 } from 'uuid';
 import type { z } from 'zod';
-import { MessageError } from './errors.ts';
+import { checkDefinition } from './definition.ts';
 import { EVENTS_EXCHANGE } from './names.ts';
 import { checkPayload } from './payload.ts';
 
@@ -96,12 +96,11 @@ export interface Contract<Type extends string = string, Payload = unknown> {
   message(payload: Payload, lineage?: Lineage): Message<Type, Payload>;
 }
 
-const NAME = /^[A-Za-z][A-Za-z0-9._-]*$/;
-
 /**
  * The contract of one version of one message: of the first, or of the oldest that is still read.
  *
- * @throws MessageError ONCEBOX_INVALID_CONTRACT when a name does not fit its column or could not be routed, or a limit is none.
+ * @throws MessageError ONCEBOX_INVALID_CONTRACT for a name that does not fit its column or the wire, and for any setting that would be
+ *   refused later, when a message is written.
  */
 export function defineMessage<const Type extends string, Payload>(
   definition: ContractDefinition<Type, Payload>,
@@ -137,16 +136,9 @@ function contractOf<Type extends string, Payload>(
   earlier?: { readonly contract: Contract<Type>; read(version: number, value: unknown): Payload },
 ): Contract<Type, Payload> {
   const { type, version, aggregateType, routingKey, maxBytes = MAX_BYTES } = definition;
-  const refuse = (why: string): never => {
-    throw new MessageError('ONCEBOX_INVALID_CONTRACT', `Message contract ${JSON.stringify(type)}: ${why}`);
-  };
-  if (!NAME.test(type) || type.length > 128)
-    refuse('type must be a name of at most 128 letters, digits, ".", "_", "-"');
-  if (!NAME.test(aggregateType) || aggregateType.length > 128) refuse('aggregateType must be such a name too');
-  if (!Number.isInteger(version) || version < 1 || version > 65_535)
-    refuse('version must be an integer from 1 to 65535');
-  if (routingKey.length === 0 || Buffer.byteLength(routingKey) > 255) refuse('routingKey must have 1 to 255 bytes');
-  if (!Number.isInteger(maxBytes) || maxBytes < 1) refuse('maxBytes must be a whole number of bytes from 1');
+  const { exchange = EVENTS_EXCHANGE, delivery = 'required', whenParked = 'hold', overLimit = 'refuse' } = definition;
+  const settings = { exchange, delivery, whenParked, overLimit, maxBytes };
+  checkDefinition({ ...definition, ...settings });
   const contract: Contract<Type, Payload> = {
     type,
     version,
@@ -154,11 +146,7 @@ function contractOf<Type extends string, Payload>(
     aggregateId: definition.aggregateId,
     schema: definition.payload,
     routingKey,
-    exchange: definition.exchange ?? EVENTS_EXCHANGE,
-    delivery: definition.delivery ?? 'required',
-    whenParked: definition.whenParked ?? 'hold',
-    maxBytes,
-    overLimit: definition.overLimit ?? 'refuse',
+    ...settings,
     earlier: earlier?.contract,
     read: (sent, value) =>
       earlier === undefined || sent === version

@@ -20,8 +20,8 @@ export class MessageError extends Error {
   readonly code: MessageErrorCode;
   readonly issues: readonly Issue[];
 
-  constructor(code: MessageErrorCode, message: string, issues: readonly Issue[] = []) {
-    super(message);
+  constructor(code: MessageErrorCode, message: string, issues: readonly Issue[] = [], options?: ErrorOptions) {
+    super(message, options);
     this.code = code;
     this.issues = issues;
   }

@@ -21,6 +21,7 @@ export {
 export { MessageError, type MessageErrorCode } from './errors.ts';
 export { classOf, nameOf, reasonOf } from './failure.ts';
 export type { DeadLetter, DeadLetters, DeadMessage, HeldOutcome, Inbox, SendAgain } from './inbox.ts';
+export { fitsShortString, isExact, isVersion, utf8TextOf } from './limits.ts';
 export {
   COMMANDS_EXCHANGE,
   deadQueue,

@@ -1,8 +1,9 @@
 import type { Contract } from './contract.ts';
 import { MessageError } from './errors.ts';
+import { nameOf } from './failure.ts';
 
 /** A key is data too where the schema leaves it open, as in a record by e-mail address: only what reads like a field's name is shown. */
-const shown = (key: PropertyKey): string =>
+export const shown = (key: PropertyKey): string =>
   typeof key === 'number' || (typeof key === 'string' && /^[A-Za-z_]\w*$/.test(key)) ? String(key) : '*';
 
 /**
@@ -10,9 +11,10 @@ const shown = (key: PropertyKey): string =>
  *
  * @param sent the version that the value was made from by upcasters, if it was.
  * @throws MessageError ONCEBOX_INVALID_PAYLOAD. It names paths and rules and quotes no value, which may be personal data.
+ *   ONCEBOX_INVALID_CONTRACT for a schema that is asynchronous.
  */
 export function checkPayload<Payload>(contract: Contract<string, Payload>, value: unknown, sent?: number): Payload {
-  const parsed = contract.schema.safeParse(value);
+  const parsed = parse(contract, value);
   if (parsed.success) return parsed.data;
   const issues = parsed.error.issues.map((issue) => ({
     path: issue.path.map(shown).join('.'),
@@ -26,6 +28,21 @@ export function checkPayload<Payload>(contract: Contract<string, Payload>, value
       .join('; ')}`,
     issues,
   );
+}
+
+function parse<Payload>({ type, version, schema }: Contract<string, Payload>, value: unknown) {
+  try {
+    return schema.safeParse(value);
+  } catch (cause) {
+    const name = cause instanceof Error ? nameOf(cause) : typeof cause;
+    // By its name, because the schema may be another copy of zod's.
+    if (name === '$ZodAsyncError') {
+      const text = `${type} v${version}: its schema is asynchronous; look things up before the message is made`;
+      throw new MessageError('ONCEBOX_INVALID_CONTRACT', text, [], { cause });
+    }
+    const text = `${type} v${version}: its schema ended in ${name} instead of a result: a function in it threw, or the payload is too deep`;
+    throw new MessageError('ONCEBOX_INVALID_PAYLOAD', text, [], { cause });
+  }
 }
 
 /**

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { z } from 'zod';
+import { claimFor } from './claim.ts';
 import { defineMessage } from './contract.ts';
 import { MessageError } from './errors.ts';
 import { decodeLineage, toOutboxRow } from './row.ts';
@@ -46,6 +47,9 @@ describe('toOutboxRow', () => {
   it.each([
     ['empty', ''],
     ['too long for its column', 'n'.repeat(256)],
+    ['too long for its column, in code points', '🚚'.repeat(256)],
+    ['not well-formed', 'n\ud800'],
+    ['damaged', 'n\ufffd'],
   ])('refuses an aggregate id that is %s', (_, id) => {
     expect(() => toOutboxRow(Noted.message({ id, text: '' }))).toThrow(
       expect.objectContaining({ code: 'ONCEBOX_INVALID_PAYLOAD' }),
@@ -53,16 +57,83 @@ describe('toOutboxRow', () => {
   });
 });
 
+const noted = { id: 'n1', text: '' };
+
+describe('toOutboxRow, beside the payload', () => {
+  it('takes a key of 255 code points', () => {
+    const id = '🚚'.repeat(255);
+    expect(toOutboxRow(Noted.message({ id, text: '' })).aggregateid).toBe(id);
+  });
+
+  it('refuses an aggregate id that is no text, or that cannot be made', () => {
+    const withKey = (aggregateId: () => string) => defineMessage({ ...Noted, payload: Noted.schema, aggregateId });
+    const keys = [withKey(() => JSON.parse('5')), withKey(() => expect.fail('no key'))];
+    for (const contract of keys) {
+      expect(() => toOutboxRow(contract.message(noted))).toThrow(
+        expect.objectContaining({ code: 'ONCEBOX_INVALID_PAYLOAD' }),
+      );
+    }
+  });
+
+  it.each(['', 'n'.repeat(37), 'é', 'a\n', 'n '])(
+    'refuses the message id %j, which its column would not give back',
+    (id) => {
+      expect(() => toOutboxRow({ ...Noted.message(noted), id })).toThrow(
+        expect.objectContaining({ code: 'ONCEBOX_INVALID_HEADERS' }),
+      );
+    },
+  );
+
+  it.each<[string, object]>([
+    ['is no text', { correlationId: 5 }],
+    ['is empty', { correlationId: '' }],
+    ['is over 255 bytes', { correlationId: 'é'.repeat(128) }],
+    ['is not well-formed', { causationId: '\ud800' }],
+    ['is damaged', { causationId: '\ufffd' }],
+    ['is none of its ids', { tenant: 't1' }],
+  ])('refuses a lineage with what %s', (_, lineage) => {
+    expect(() => toOutboxRow(Noted.message(noted, lineage))).toThrow(
+      expect.objectContaining({ code: 'ONCEBOX_INVALID_HEADERS' }),
+    );
+  });
+
+  it('leaves out a trace context that is too long to be carried on', () => {
+    const row = toOutboxRow(Noted.message(noted, { correlationId: 'c1', traceparent: '0'.repeat(256) }));
+    expect(row.headers).toBe('{"correlationId":"c1"}');
+  });
+
+  it('refuses what a reader would take for a claim check, and an id that nobody could claim a payload by', () => {
+    const Claimed = defineMessage({
+      ...Noted,
+      payload: z.any(),
+      aggregateId: () => 'n',
+      overLimit: 'claim-check',
+      maxBytes: 9,
+    });
+    const message = Claimed.message('over the limit');
+    expect(toOutboxRow(message).payload).toBe('"over the limit"');
+    const posing = Claimed.message(JSON.parse(claimFor(message.id, 'x')));
+    for (const each of [{ ...message, id: 'n1' }, posing]) {
+      expect(() => toOutboxRow(each)).toThrow(expect.objectContaining({ code: 'ONCEBOX_INVALID_PAYLOAD' }));
+    }
+  });
+});
+
 describe('decodeLineage', () => {
   it('takes no headers for an empty lineage, and passes over what it does not know', () => {
     expect(decodeLineage(null)).toEqual({});
-    expect(decodeLineage('{"tenant":"t1"}')).toEqual({});
+    expect(decodeLineage('{"tenant":"t1","correlationId":""}')).toEqual({});
   });
 
-  it.each(['{', '[]', '"x"', 'null', '{"correlationId":1}', `{"traceparent":"${'0'.repeat(256)}"}`])(
-    'refuses %s, which a plain SQL writer may have left',
-    (headers) => {
-      expect(() => decodeLineage(headers)).toThrow(expect.objectContaining({ code: 'ONCEBOX_INVALID_HEADERS' }));
-    },
-  );
+  it.each([
+    '{',
+    '[]',
+    '"x"',
+    'null',
+    '{"correlationId":1}',
+    `{"traceparent":"${'0'.repeat(256)}"}`,
+    `{"correlationId":"${'é'.repeat(128)}"}`,
+  ])('refuses %s, which a plain SQL writer may have left', (headers) => {
+    expect(() => decodeLineage(headers)).toThrow(expect.objectContaining({ code: 'ONCEBOX_INVALID_HEADERS' }));
+  });
 });

@@ -1,6 +1,8 @@
-import type { Delivery, Lineage, Message, WhenParked } from './contract.ts';
+import { claimIn, isClaimable } from './claim.ts';
+import type { Contract, Delivery, Lineage, Message, WhenParked } from './contract.ts';
+import { encodePayload, unfit } from './encode.ts';
 import { MessageError } from './errors.ts';
-import { checkPayload } from './payload.ts';
+import { AGGREGATE_ID_CHARACTERS, fitsCharacters, fitsShortString, isRowId } from './limits.ts';
 
 /** The columns of `outbox` that a writer gives; the database's defaults give the rest. */
 export interface NewOutboxRow {
@@ -19,33 +21,30 @@ export interface NewOutboxRow {
   readonly when_parked: WhenParked;
 }
 
-/** Bytes of the column that holds the ordering key; see migrations/messaging. */
-const AGGREGATE_ID_MAX_CHARACTERS = 255;
-
 /**
  * Encodes a message as the row that will carry it: the only place where a payload becomes text.
  *
- * @throws MessageError ONCEBOX_INVALID_PAYLOAD when its contract rejects it. Here rather than in the relay, because
- *   here the caller's transaction can still be rolled back: a message that cannot be sent must never commit.
+ * A reader gets exactly what was given, or nothing is written: what JSON or the schema would change is refused, and so is what a
+ * column or the wire would not take. Here rather than in the relay, because here the caller's transaction can still be rolled back.
+ *
+ * @throws MessageError ONCEBOX_INVALID_PAYLOAD for a payload or an aggregate id, ONCEBOX_INVALID_HEADERS for an id or a lineage,
+ *   ONCEBOX_INVALID_CONTRACT for a schema that is asynchronous.
  */
 export function toOutboxRow<Payload>(message: Message<string, Payload>): NewOutboxRow {
   const { contract, id, lineage } = message;
-  const name = `${contract.type} v${contract.version}`;
-  const payload = checkPayload(contract, message.payload);
-  const aggregateid = contract.aggregateId(payload);
-  if (aggregateid.length === 0 || [...aggregateid].length > AGGREGATE_ID_MAX_CHARACTERS) {
-    throw new MessageError(
-      'ONCEBOX_INVALID_PAYLOAD',
-      `${name}: the aggregate id must have 1 to ${AGGREGATE_ID_MAX_CHARACTERS} characters; it orders the message among others`,
-    );
+  if (!isRowId(id)) {
+    const text = `${contract.type} v${contract.version}: a message id must have 1 to 36 printable ASCII characters, the last no space`;
+    throw new MessageError('ONCEBOX_INVALID_HEADERS', text);
   }
+  const { payload, text } = encodePayload(contract, message.payload);
+  if (contract.overLimit === 'claim-check') refuseUnclaimable(contract, id, text);
   return {
     id,
     aggregatetype: contract.aggregateType,
-    aggregateid,
+    aggregateid: aggregateIdOf(contract, payload),
     type: contract.type,
     version: contract.version,
-    payload: JSON.stringify(payload),
+    payload: text,
     headers: encodeLineage(lineage),
     exchange: contract.exchange,
     routing_key: contract.routingKey,
@@ -54,16 +53,57 @@ export function toOutboxRow<Payload>(message: Message<string, Payload>): NewOutb
   };
 }
 
-/** @returns null for an empty lineage, so that most rows store nothing. */
+function aggregateIdOf<Payload>(contract: Contract<string, Payload>, payload: Payload): string {
+  let aggregateId: unknown;
+  try {
+    aggregateId = contract.aggregateId(payload);
+  } catch (cause) {
+    throw unfit(contract, 'its aggregateId function threw', undefined, { cause });
+  }
+  if (fitsCharacters(aggregateId, AGGREGATE_ID_CHARACTERS)) return aggregateId;
+  throw unfit(
+    contract,
+    `the aggregate id must be a string of 1 to ${AGGREGATE_ID_CHARACTERS} characters, well-formed and without U+FFFD; it orders the ` +
+      'message among others',
+  );
+}
+
+/** A reader takes for a claim check what reads like one, and takes a claim check under a UUID alone. */
+function refuseUnclaimable<Payload>(contract: Contract<string, Payload>, id: string, text: string): void {
+  if (claimIn(contract, { version: contract.version, payload: text }) !== undefined)
+    throw unfit(contract, 'a payload must not read like a claim check');
+  if (Buffer.byteLength(text) > contract.maxBytes && !isClaimable(id))
+    throw unfit(contract, 'a payload over its limit can be claimed by a UUID alone, and the message id is none');
+}
+
+const CARRIED = ['correlationId', 'causationId', 'traceparent'] as const;
+type Carried = { -readonly [K in keyof Lineage]: Lineage[K] };
+
+/**
+ * A trace context that cannot be carried on is left out, as on the wire. Three short strings fit the headers column (65,535 bytes) in any
+ * escaping.
+ *
+ * @returns null for an empty lineage, so that most rows store nothing.
+ * @throws MessageError ONCEBOX_INVALID_HEADERS for an id that would not arrive as it is, and for what is no part of a lineage.
+ */
 export function encodeLineage(lineage: Lineage): string | null {
-  const entries = Object.entries(lineage).filter(([, value]) => value !== undefined);
-  return entries.length === 0 ? null : JSON.stringify(Object.fromEntries(entries));
+  const carried: Carried = {};
+  for (const name of CARRIED) {
+    const entry = lineage[name];
+    if (entry === undefined) continue;
+    if (fitsShortString(entry)) carried[name] = entry;
+    else if (name !== 'traceparent') throw unfitHeader(`lineage.${name}`);
+  }
+  const isKnown = (name: string): boolean => CARRIED.some((known) => known === name);
+  const others = Object.entries(lineage).filter(([name, value]) => !isKnown(name) && value !== undefined);
+  if (others.length > 0) throw new MessageError('ONCEBOX_INVALID_HEADERS', `lineage holds ${CARRIED.join(', ')} alone`);
+  return Object.keys(carried).length === 0 ? null : JSON.stringify(carried);
 }
 
 /**
  * Reads what `encodeLineage` wrote, or what a plain SQL writer put there.
  *
- * @throws MessageError ONCEBOX_INVALID_HEADERS when it is no JSON object of strings.
+ * @throws MessageError ONCEBOX_INVALID_HEADERS when it is no JSON object of strings that the wire carries.
  */
 export function decodeLineage(text: string | null): Lineage {
   if (text === null) return {};
@@ -76,14 +116,18 @@ export function decodeLineage(text: string | null): Lineage {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) {
     throw new MessageError('ONCEBOX_INVALID_HEADERS', 'The headers column must hold a JSON object');
   }
-  const lineage: { -readonly [K in keyof Lineage]: Lineage[K] } = {};
-  for (const name of ['correlationId', 'causationId', 'traceparent'] as const) {
+  const lineage: Carried = {};
+  for (const name of CARRIED) {
     const entry: unknown = Reflect.get(value, name);
-    if (entry === undefined) continue;
-    if (typeof entry !== 'string' || entry.length > 255) {
-      throw new MessageError('ONCEBOX_INVALID_HEADERS', `headers.${name} must be a string of at most 255 characters`);
-    }
+    if (entry === undefined || entry === '') continue; // an empty text is none on the wire
+    if (!fitsShortString(entry)) throw unfitHeader(`headers.${name}`);
     lineage[name] = entry;
   }
   return lineage;
 }
+
+const unfitHeader = (name: string): MessageError =>
+  new MessageError(
+    'ONCEBOX_INVALID_HEADERS',
+    `${name} must be a string of 1 to 255 bytes in UTF-8, well-formed and without U+FFFD`,
+  );

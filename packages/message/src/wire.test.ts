@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { causedBy } from './contract.ts';
+import { decodeLineage, encodeLineage } from './row.ts';
 import { fromWire, type OutgoingMessage, toWire } from './wire.ts';
 
 const outgoing: OutgoingMessage = {
@@ -74,9 +76,34 @@ describe('fromWire', () => {
     ['an id that the inbox can hold', { ...properties, messageId: 'é'.repeat(128) }],
     ['a type', { ...properties, type: undefined }],
     ['a version', { ...properties, headers: {} }],
+    ['an id that is UTF-8', { ...properties, messageId: '\ufffda' }],
+    ['an id that is well-formed', { ...properties, messageId: '\ud800' }],
+    ['a type that is UTF-8', { ...properties, type: 'Not\ufffd' }],
+    ['a type that the columns hold', { ...properties, type: 'é'.repeat(128) }],
+    ['a key that is UTF-8', { ...properties, headers: { ...properties.headers, 'cloudEvents:subject': '\ufffd' } }],
+    [
+      'a key that the columns hold',
+      { ...properties, headers: { ...properties.headers, 'cloudEvents:subject': '🚚'.repeat(256) } },
+    ],
   ])('refuses a message without %s', (_, stripped) => {
     expect(() => fromWire({ content, properties: stripped, routingKey: 'note.noted' })).toThrow(
       expect.objectContaining({ code: 'ONCEBOX_MALFORMED_MESSAGE' }),
     );
+  });
+
+  it('refuses a body and a routing key that are not UTF-8', () => {
+    const latin1 = Buffer.from('"Zoë"', 'latin1');
+    expect(() => fromWire({ content: latin1, properties, routingKey: 'x' })).toThrow('The body is not UTF-8');
+    expect(() => fromWire({ content, properties, routingKey: '\ufffd' })).toThrow('The routing key is not UTF-8');
+  });
+
+  it('takes a key of 255 code points, and drops what a message that it causes could not carry on', () => {
+    const subject = '🚚'.repeat(255);
+    const long = 'x'.repeat(256);
+    const headers = { schemaversion: 3, 'cloudEvents:subject': subject, causationid: long, traceparent: long };
+    const foreign = { messageId: 'é'.repeat(127), type: 'Noted', correlationId: '\ufffd', headers };
+    const received = fromWire({ content, properties: foreign, routingKey: 'note.noted' });
+    expect(received).toMatchObject({ id: foreign.messageId, aggregateId: subject, lineage: {} });
+    expect(decodeLineage(encodeLineage(causedBy(received)))).toEqual({ causationId: foreign.messageId });
   });
 });

@@ -1,7 +1,8 @@
 import type { Lineage } from './contract.ts';
-import { MessageError } from './errors.ts';
 import type { DeadMessage } from './inbox.ts';
+import { AGGREGATE_ID_CHARACTERS, isOver, isVersion, utf8TextOf } from './limits.ts';
 import { PARTITION_HEADER, REPLAY_HEADER } from './names.ts';
+import { carried, exact, malformed, named, text } from './properties.ts';
 
 /** A committed message on its way to the broker: what a row says, and nothing of the contract it came from. */
 export interface OutgoingMessage {
@@ -108,36 +109,31 @@ export interface Delivery {
   };
 }
 
-/** What the columns that keep a version can hold. */
-const MOST_VERSIONS = 2 ** 32 - 1;
-
-const text = (value: unknown): string | undefined => (typeof value === 'string' && value !== '' ? value : undefined);
-
 /**
  * Reads a delivery.
  *
- * @throws MessageError ONCEBOX_MALFORMED_MESSAGE without an id, a type or a version. Such a message cannot be told from its
- *   duplicates or matched to a handler, so it is dead: never "processed anyway".
+ * Of its lineage it leaves out what a message that is caused by this one could not carry on.
+ *
+ * @throws MessageError ONCEBOX_MALFORMED_MESSAGE without an id, a type or a version: such a message cannot be told from its duplicates
+ *   or matched to a handler. And for an id, type, key or body that is not UTF-8: it would be handled altered, or taken for a duplicate of
+ *   another. Such messages are dead: never "processed anyway".
  */
 export function fromWire({ content, properties, routingKey }: Delivery): Received {
   const headers = properties.headers ?? {};
-  const id = text(properties.messageId);
-  const type = text(properties.type);
+  const id = named('messageId', properties.messageId);
+  const type = named('type', properties.type);
   const version = headers['schemaversion'];
-  if (id === undefined) throw new MessageError('ONCEBOX_MALFORMED_MESSAGE', 'The message has no messageId');
-  if (Buffer.byteLength(id) > 255)
-    throw new MessageError('ONCEBOX_MALFORMED_MESSAGE', 'The messageId is over 255 bytes');
-  if (type === undefined) throw new MessageError('ONCEBOX_MALFORMED_MESSAGE', 'The message has no type');
-  if (typeof version !== 'number' || !Number.isInteger(version) || version < 0 || version > MOST_VERSIONS)
-    throw new MessageError('ONCEBOX_MALFORMED_MESSAGE', 'The message has no schemaversion header that is a version');
-  const subject = text(headers['cloudEvents:subject']);
-  if (subject !== undefined && subject.length > 255)
-    throw new MessageError('ONCEBOX_MALFORMED_MESSAGE', 'The cloudEvents:subject is over 255 characters');
+  if (!isVersion(version)) throw malformed('The message has no schemaversion header that is a version');
+  const aggregateId = text(headers['cloudEvents:subject']);
+  if (aggregateId !== undefined && isOver(exact('cloudEvents:subject', aggregateId), AGGREGATE_ID_CHARACTERS))
+    throw malformed(`The cloudEvents:subject is over ${AGGREGATE_ID_CHARACTERS} characters`);
+  const payload = utf8TextOf(content);
+  if (payload === undefined) throw malformed('The body is not UTF-8; it is kept as it came');
   const time = text(headers['cloudEvents:time']);
   const lineage: { -readonly [K in keyof Lineage]: Lineage[K] } = {};
-  const correlationId = text(properties.correlationId);
-  const causationId = text(headers['causationid']);
-  const traceparent = text(headers['traceparent']);
+  const correlationId = carried(properties.correlationId);
+  const causationId = carried(headers['causationid']);
+  const traceparent = carried(headers['traceparent']);
   if (correlationId !== undefined) lineage.correlationId = correlationId;
   if (causationId !== undefined) lineage.causationId = causationId;
   if (traceparent !== undefined) lineage.traceparent = traceparent;
@@ -145,12 +141,12 @@ export function fromWire({ content, properties, routingKey }: Delivery): Receive
     id,
     type,
     version,
-    payload: content.toString('utf8'),
+    payload,
     lineage,
-    aggregateId: subject,
-    source: text(properties.appId),
+    aggregateId,
+    source: carried(properties.appId),
     occurredAt: time === undefined || Number.isNaN(Date.parse(time)) ? undefined : new Date(time),
-    routingKey,
+    routingKey: exact('routing key', routingKey),
     ...(headers[REPLAY_HEADER] === undefined ? {} : { replayed: true }),
   };
 }

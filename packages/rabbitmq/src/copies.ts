@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { nameOf, reasonOf } from '@oncebox/message';
+import { fitsShortString, nameOf, reasonOf } from '@oncebox/message';
 import type { ConsumeMessage, MessageProperties, Options } from 'amqplib';
 import type { Sending } from './confirms.ts';
 
@@ -37,10 +37,10 @@ export function failedAttempts({ properties }: ConsumeMessage): number {
   return typeof value === 'number' && value > 0 ? value : 0;
 }
 
-/** The key that the message was first published with. */
+/** The key that the message was first published with. A note that is no key is somebody else's, and no column could hold it. */
 export function originalRoutingKey({ properties, fields }: ConsumeMessage): string {
   const value: unknown = properties.headers?.[NOTE.routingKey];
-  return typeof value === 'string' ? value : fields.routingKey;
+  return fitsShortString(value) ? value : fields.routingKey;
 }
 
 /**

@@ -1,5 +1,12 @@
-import { createHash } from 'node:crypto';
-import { type DeadLetter, type DeadMessage, orderedQueues } from '@oncebox/message';
+import { createHash, randomUUID } from 'node:crypto';
+import {
+  type DeadLetter,
+  type DeadMessage,
+  fitsShortString,
+  isExact,
+  isVersion,
+  orderedQueues,
+} from '@oncebox/message';
 import type { ConsumeMessage } from 'amqplib';
 import type { Sending } from './confirms.ts';
 import { failedAttempts, NOTE, originalProperties, originalRoutingKey, toQueue } from './copies.ts';
@@ -12,7 +19,7 @@ export function deadLetterOf(message: ConsumeMessage, consumer: string, delivery
   const letter = {
     messageId: text(properties.messageId),
     type: text(properties.type),
-    version: typeof version === 'number' && Number.isInteger(version) && version >= 0 ? version : undefined,
+    version: isVersion(version) ? version : undefined,
     properties: JSON.stringify(originalProperties(message)),
     body: content,
     firstFailedAt: time(headers[NOTE.firstFailure]),
@@ -32,7 +39,7 @@ export function deadLetterOf(message: ConsumeMessage, consumer: string, delivery
   }
   return {
     ...letter,
-    routingKey: text(headers[NOTE.routingKey]) ?? death.routingKey ?? message.fields.routingKey,
+    routingKey: noted(headers[NOTE.routingKey]) ?? death.routingKey ?? message.fields.routingKey,
     reason: death.reason,
     errorClass: undefined,
     // By the setting: x-delivery-count is gone from such a copy on RabbitMQ 3.10, and counts our own looks at it too on 4.3.
@@ -80,11 +87,16 @@ function deathIn(headers: Readonly<Record<string, unknown>>, queue: string) {
 /**
  * Without the two headers that count the deliveries of this very copy, and with the others sorted: RabbitMQ 3.10 sorts them when it
  * adds its count.
+ *
+ * Two messages whose ids differ in bytes that are not UTF-8 may be alike in all that amqplib gives. Where our note does not tell their
+ * copies apart, because the broker moved them, each delivery is a letter of its own: one kept twice is better than one lost.
  */
 function hashOf({ properties, content }: ConsumeMessage): Buffer {
   const { 'x-delivery-count': _delivered, 'x-acquired-count': _acquired, ...headers } = properties.headers ?? {};
   const sorted = Object.entries(headers).sort(([a], [b]) => (a < b ? -1 : 1));
+  const isFolded = headers[NOTE.copy] === undefined && !isExact(text(properties.messageId) ?? '');
   const hash = createHash('sha256').update(JSON.stringify({ ...properties, headers: sorted }));
+  if (isFolded) hash.update(randomUUID());
   return hash.update('\0').update(content).digest();
 }
 
@@ -96,6 +108,9 @@ const isBuffer = (value: unknown): value is { readonly data: readonly number[] }
   isObject(value) && value['type'] === 'Buffer' && Array.isArray(value['data']);
 
 const text = (value: unknown): string | undefined => (typeof value === 'string' && value !== '' ? value : undefined);
+
+/** A note that no column could hold is somebody else's. */
+const noted = (value: unknown): string | undefined => (fitsShortString(value) ? value : undefined);
 
 function time(value: unknown): Date | undefined {
   const date = typeof value === 'string' ? new Date(value) : undefined;

@@ -3,6 +3,7 @@ import { inActiveTrace, type Lineage, type RequestContract } from '@oncebox/mess
 import type { Channel, ConsumeMessage } from 'amqplib';
 import { openChannel } from './channel.ts';
 import { BrokerError } from './errors.ts';
+import { readJson } from './json.ts';
 import type { Logger } from './logger.ts';
 import { type PendingRequests, pendingRequests, type ReplyCounts } from './pending-requests.ts';
 import { persist } from './persist.ts';
@@ -134,7 +135,7 @@ export function createRequester({ maxPending = 1_000, ...options }: RequesterOpt
       const answer = properties.headers?.[FAILED_HEADER] === true ? undefined : readJson(content);
       const parsed = contract.answer.safeParse(answer);
       // Without zod's own error, which can quote the answer.
-      if (!parsed.success) {
+      if (answer === undefined || !parsed.success) {
         throw new BrokerError(
           'ONCEBOX_REQUEST_FAILED',
           `${contract.type} could not be answered, or not as its contract says; the responder's log has the reason`,
@@ -156,12 +157,4 @@ const closed = (): BrokerError => new BrokerError('ONCEBOX_BROKER_CLOSED', 'This
 function settle(pending: PendingRequests, message: ConsumeMessage, logger: Logger): void {
   const surplus = pending.settle(String(message.properties.correlationId), message);
   if (surplus !== undefined) logger.warn({ ...pending.counts }, `A reply that nobody waits for: ${surplus}`);
-}
-
-function readJson(content: Buffer): unknown {
-  try {
-    return JSON.parse(content.toString('utf8'));
-  } catch {
-    return undefined;
-  }
 }

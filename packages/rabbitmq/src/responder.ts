@@ -4,6 +4,7 @@ import type { ConsumeMessage } from 'amqplib';
 import type { Broker } from './broker.ts';
 import { openChannel } from './channel.ts';
 import { reasonOf } from './errors.ts';
+import { readJson } from './json.ts';
 import type { Logger } from './logger.ts';
 import { persist } from './persist.ts';
 import { declareRequestQueue } from './topology.ts';
@@ -59,7 +60,9 @@ export function startResponder<Question, Answer>({
     const began = performance.now();
     const headers = () => ({ [PROCESSING_HEADER]: Math.round((performance.now() - began) * 10) / 10 });
     try {
-      const question = contract.question.parse(JSON.parse(content.toString('utf8')));
+      const given = readJson(content);
+      if (given === undefined) throw new SyntaxError('The question is no JSON in UTF-8');
+      const question = contract.question.parse(given);
       const body = Buffer.from(JSON.stringify(contract.answer.parse(await answer(question))));
       return { body, headers: headers() };
     } catch (error) {
