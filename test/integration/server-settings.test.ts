@@ -128,15 +128,18 @@ async function newCrossing(databaseUrl: string, administrator: Administrator): P
 /** What the broker refuses at first, what fails once and what is dead for a while are among the messages. */
 async function cross(databaseUrl: string, administrator: Administrator, rawSuits = true): Promise<void> {
   const crossing = await newCrossing(databaseUrl, administrator);
-  crossing.startRelay();
+  const stopRelay = crossing.startRelay();
   await crossing.ours.write();
   await crossing.untilRefused();
   for (const writer of [crossing.rawPool, crossing.rawConnection]) {
     if (rawSuits) await writer.write();
     else await expect(writer.write(), writer.name).rejects.toMatchObject({ code: 'ONCEBOX_UNSUITABLE_CONNECTION' });
   }
+  await stopRelay();
   await crossing.expectStored();
   crossing.startConsumers();
+  await crossing.untilConsuming();
+  crossing.startRelay();
   await crossing.expectEffects();
   await crossing.expectForgotten();
 }
@@ -164,6 +167,7 @@ describe('settings that a running server takes', () => {
     await expect(crossing.rawConnection.write()).rejects.toMatchObject({ errno: 1792 });
     await expect.poll(() => crossing.said.join(), { timeout: 20_000 }).toMatch(/1792|read.only/i);
     await reset();
+    await crossing.untilConsuming();
     for (const writer of [crossing.ours, crossing.rawPool, crossing.rawConnection]) await writer.write();
     await crossing.expectStored();
     await crossing.expectEffects();

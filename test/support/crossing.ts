@@ -10,7 +10,7 @@ import {
 import { defineMessage, type Message } from '@oncebox/message';
 import { createPool, deleteExpired, fromConnection, type Pool, transaction } from '@oncebox/mysql';
 import { createRelay, outbox } from '@oncebox/outbox';
-import { connectBroker, createPublisher, startConsumer } from '@oncebox/rabbitmq';
+import { type Consumer, connectBroker, createPublisher, startConsumer } from '@oncebox/rabbitmq';
 import { createConnection, createPool as createRawPool, type RowDataPacket } from 'mysql2/promise';
 import { expect, inject } from 'vitest';
 import { z } from 'zod';
@@ -79,8 +79,11 @@ export interface Crossing {
   readonly ours: Writer;
   readonly rawPool: Writer;
   readonly rawConnection: Writer;
-  startRelay(): void;
+  /** @returns what stops it. */
+  startRelay(): () => Promise<void>;
   startConsumers(): void;
+  /** A message is lost to a consumer whose queue is bound after another's: start no relay before. */
+  untilConsuming(): Promise<void>;
   /** Waits until the broker has refused what was written, as no queue is bound. */
   untilRefused(): Promise<void>;
   /** Compares the outbox with what was written, byte for byte. */
@@ -115,6 +118,7 @@ export async function createCrossing(databaseUrl: string, administrator: Adminis
   closing.push(() => worker.end());
 
   const written: Sent[] = [];
+  const consumers: Consumer[] = [];
   let dies = true;
   const messagesOf = (writer: string): Sent[] => {
     const text = `'"\\\`\u0000\u001a 🚚 é ${writer} `;
@@ -136,13 +140,19 @@ export async function createCrossing(databaseUrl: string, administrator: Adminis
     };
   };
 
-  const startRelay = (): void => {
+  const startRelay = () => {
     const publisher = createPublisher({ urls: [vhost.amqpUrl], name: 'relay', logger });
     const databaseUrls = schemas.relayUrls.split(',').slice(0, 1);
     const backoff = { firstMs: 50, mostMs: 200 };
     const relay = createRelay({ databaseUrls, publisher, logger, backoff });
     relay.start();
-    closing.push(() => relay.stop().finally(() => publisher.close()));
+    let stopped: Promise<void> | undefined;
+    const stop = (): Promise<void> => {
+      stopped ??= relay.stop().finally(() => publisher.close());
+      return stopped;
+    };
+    closing.push(stop);
+    return stop;
   };
 
   return {
@@ -172,8 +182,13 @@ export async function createCrossing(databaseUrl: string, administrator: Adminis
       closing.push(() => broker.close());
       for (const name of CONSUMERS) {
         const consumer = startConsumer({ broker, inbox: inboxOf(worker, name, () => dies), logger, replayPollMs: 50 });
+        consumers.push(consumer);
         closing.push(() => consumer.stop());
       }
+    },
+    async untilConsuming() {
+      const consuming = () => consumers.map((consumer) => consumer.consuming);
+      await expect.poll(consuming, { ...PATIENCE, message: 'consuming' }).toEqual(CONSUMERS.map(() => true));
     },
     async untilRefused() {
       const waiting = `SELECT COUNT(*) AS waiting, SUM(attempts) > 0 AS tried FROM ${shop.name}.outbox WHERE held = 1`;
