@@ -5,7 +5,9 @@ import { describe, expect, test } from 'vitest';
 /** A promise is worth its link: those of the documents lead to something that exists. */
 
 const ROOT = join(import.meta.dirname, '..');
-const DOCUMENTS = globSync(['*.md', 'docs/**/*.md', '{apps,packages}/*/README.md'], { cwd: ROOT }).sort();
+const DOCUMENTS = globSync(['*.md', 'docs/**/*.md', 'test/faults/*.md', '{apps,packages}/*/README.md'], {
+  cwd: ROOT,
+}).sort();
 
 /** Without code, in which brackets are no links. */
 const proseOf = (file: string): string =>

@@ -8,15 +8,24 @@ import { ADMINISTRATOR, serversAt } from './servers.ts';
 
 export const mariadb = (dir: string): ServerProcess => ({ dir, name: 'mariadb' });
 
-/** Brings up a private MariaDB under `dir`; one that runs there already is kept. */
-export async function startMariadb(dir: string, port: number, onProgress: OnProgress): Promise<void> {
+/**
+ * Brings up a private MariaDB under `dir`; one that runs there already is kept.
+ *
+ * @param more arguments of `mariadbd` that win over ours.
+ */
+export async function startMariadb(
+  dir: string,
+  port: number,
+  onProgress: OnProgress,
+  more: readonly string[] = [],
+): Promise<void> {
   const server = mariadb(dir);
   if (runningPid(server) === undefined) {
     await requireFreePort('MariaDB', port);
     const data = join(dir, 'mariadb');
     if (!existsSync(data)) await initialise(data, onProgress);
     onProgress(`starting MariaDB on 127.0.0.1:${port}`);
-    await launch(server, ['/usr/sbin/mariadbd', ...options(dir, data, port)], process.env);
+    await launch(server, ['/usr/sbin/mariadbd', ...options(dir, data, port), ...more], process.env);
   }
   await untilReady(server, () => answers(port), 60_000);
 }

@@ -21,19 +21,25 @@ export interface Database {
   remove(): Promise<void>;
 }
 
-/** Of the same kind as the shared servers. A given one belongs to others, so there a proxy refuses in its stead, for both faults. */
-export async function createDatabase(): Promise<Database> {
+/**
+ * Of the same kind as the shared servers. A given one belongs to others, so there a proxy refuses in its stead, for both faults.
+ *
+ * @param serverArguments such as `--lower-case-table-names=1`. @throws Error for a given server, which has started without them.
+ */
+export async function createDatabase(serverArguments: readonly string[] = []): Promise<Database> {
   const source = inject('source');
-  if (source === 'given') return behindProxy();
-  return source === 'docker' ? inDocker() : natively();
+  if (source === 'docker') return inDocker(serverArguments);
+  if (source === 'native') return natively(serverArguments);
+  if (serverArguments.length > 0) throw new Error(`A given server cannot be started with ${serverArguments.join(' ')}`);
+  return behindProxy();
 }
 
-async function natively(): Promise<Database> {
+async function natively(serverArguments: readonly string[]): Promise<Database> {
   const dir = join(NATIVE, `${process.pid}-database`);
   mkdirSync(dir, { recursive: true });
   guard('native', dir);
   const ports = await freePorts();
-  const start = () => startMariadb(dir, ports.database, () => undefined);
+  const start = () => startMariadb(dir, ports.database, () => undefined, serverArguments);
   await start();
   const { databaseUrl } = serversAt('127.0.0.1', ports, 'mariadb');
   return {
@@ -45,11 +51,11 @@ async function natively(): Promise<Database> {
   };
 }
 
-async function inDocker(): Promise<Database> {
+async function inDocker(serverArguments: readonly string[]): Promise<Database> {
   const run = `${process.pid}-database-${Date.now()}`;
   guard('docker', `${TEST_RUN}=${run}`);
   const ports = await freePorts();
-  const container = await mysqlContainer(ports, { [TEST_RUN]: run }).start();
+  const container = await mysqlContainer(ports, { [TEST_RUN]: run }, serverArguments).start();
   const { databaseUrl } = serversAt(container.getHost(), ports, 'mysql');
   return {
     databaseUrl,

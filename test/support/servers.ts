@@ -89,13 +89,18 @@ async function inDocker(): Promise<Omit<Started, 'source'>> {
 /** For `guard`, which finds a run's containers by it. */
 export const TEST_RUN = 'oncebox.test-run';
 
-export function mysqlContainer({ database }: Ports, labels: Record<string, string>): GenericContainer {
+/** @param more arguments of `mysqld` that win over ours. */
+export function mysqlContainer(
+  { database }: Ports,
+  labels: Record<string, string>,
+  more: readonly string[] = [],
+): GenericContainer {
   const { password } = ADMINISTRATOR;
   return (
     new GenericContainer('mysql:9.7')
       .withLabels(labels)
       .withEnvironment({ MYSQL_ROOT_PASSWORD: password })
-      .withCommand(['--max-connections=500'])
+      .withCommand(['--max-connections=500', ...more])
       .withExposedPorts({ container: 3306, host: database })
       // By TCP: while the image initialises, a temporary server answers on the socket alone.
       .withWaitStrategy(
