@@ -1,7 +1,7 @@
 import { MessageError, type Received, type Verdict } from '@oncebox/message';
 import { isUnavailable, type Pool, transaction } from '@oncebox/mysql';
 import type { Consumer } from './consumer.ts';
-import { allow, HandlerDeadlineError } from './deadline.ts';
+import { allow, isDeadline } from './deadline.ts';
 import type { Work } from './handling.ts';
 import { DUPLICATE, record } from './record.ts';
 import { type InboxSignal, signal } from './signals.ts';
@@ -18,7 +18,7 @@ export function handleAlone(pool: Pool, consumer: Consumer, isAway: () => Promis
 
   /** A handler that hangs in a statement and a server that no longer answers look alike from here, but only the first is to blame. */
   const isOutage = async (error: unknown): Promise<boolean> =>
-    isUnavailable(error) || (error instanceof HandlerDeadlineError && (await isAway()));
+    isUnavailable(error) || (isDeadline(error) && (await isAway()));
 
   return async (received) => {
     const handling = consumer.handlingOf(received.type, received.version);

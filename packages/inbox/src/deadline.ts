@@ -1,3 +1,4 @@
+import { fieldOf } from '@oncebox/message';
 import { InboxError } from './errors.ts';
 
 /** The time of one attempt at a message. Only what is done within `spend` uses it up, not the wait for a connection. */
@@ -22,6 +23,9 @@ export class HandlerDeadlineError extends InboxError {
     );
   }
 }
+
+/** By its code: `instanceof` asks what was thrown, which may be a Proxy that throws. */
+export const isDeadline = (thrown: unknown): boolean => fieldOf(thrown, 'code') === 'ONCEBOX_HANDLER_DEADLINE';
 
 export function allow(consumer: string, milliseconds: number): Allowance {
   let left = milliseconds;

@@ -1,3 +1,5 @@
+import { NON_RETRYABLE } from '@oncebox/message';
+
 /** Stable codes of this package; each has a line in docs/errors.md. */
 export type InboxErrorCode =
   | 'ONCEBOX_INVALID_CONSUMER'
@@ -25,6 +27,11 @@ export class NonRetryableError extends Error {
   constructor(message?: string, options?: ErrorOptions) {
     super(message, options);
     this.name = new.target.name;
+  }
+
+  /** What it is known by, because a process may have two copies of this class. */
+  get [NON_RETRYABLE](): true {
+    return true;
   }
 }
 

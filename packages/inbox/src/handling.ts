@@ -1,4 +1,4 @@
-import { type Contract, claimIn, mayBeClaimed, parsePayload, type Received } from '@oncebox/message';
+import { type Contract, claimIn, failureOf, mayBeClaimed, parsePayload, type Received } from '@oncebox/message';
 import type { Transaction } from '@oncebox/mysql';
 import { payloadsAt } from './claimed.ts';
 import { inContextOf } from './contexts.ts';
@@ -53,6 +53,17 @@ const incoming = <Payload>(contract: Contract<string, Payload>, received: Receiv
   payload: parsePayload(contract, received.payload, received.version),
 });
 
+/** What a handler throws is made an Error here, before any transaction or savepoint asks what it is. */
+const soundly =
+  (work: Work): Work =>
+  async (tx) => {
+    try {
+      await work(tx);
+    } catch (thrown) {
+      throw failureOf(thrown);
+    }
+  };
+
 /**
  * Handles one message, in the contract's version and in every earlier one, which the handler sees as the contract's.
  *
@@ -106,7 +117,7 @@ export function on<Payload>(
       const message = incoming(contract, received);
       return async (signal) => {
         const prepared = await inContextOf(received, async () => handler.prepare?.(message, signal));
-        return (tx) => inContextOf(received, () => handler.handle(tx, message, prepared));
+        return soundly((tx) => inContextOf(received, () => handler.handle(tx, message, prepared)));
       };
     },
     run() {
@@ -116,9 +127,9 @@ export function on<Payload>(
           const message = incoming(contract, received);
           works.push((tx) => inContextOf(received, () => handler.handle(tx, message, undefined)));
         },
-        async work(tx) {
+        work: soundly(async (tx) => {
           for (const work of works) await work(tx);
-        },
+        }),
       };
     },
   };
@@ -149,13 +160,13 @@ export function onBatch<Payload>(
     replays: handler.replays ?? false,
     read(received) {
       const messages = [incoming(contract, received)];
-      return async () => (tx) => handler.handle(tx, messages);
+      return async () => soundly((tx) => handler.handle(tx, messages));
     },
     run() {
       const messages: Incoming<Payload>[] = [];
       return {
         add: (received) => void messages.push(incoming(contract, received)),
-        work: (tx) => handler.handle(tx, messages),
+        work: soundly((tx) => handler.handle(tx, messages)),
       };
     },
   };

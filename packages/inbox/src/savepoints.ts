@@ -1,5 +1,5 @@
-import { DatabaseError, isContention, isUnavailable, savepoint, type Transaction } from '@oncebox/mysql';
-import { HandlerDeadlineError } from './deadline.ts';
+import { isContention, isTransactionLost, isUnavailable, savepoint, type Transaction } from '@oncebox/mysql';
+import { isDeadline } from './deadline.ts';
 import type { Work } from './handling.ts';
 import { DUPLICATE, record } from './record.ts';
 import { signal } from './signals.ts';
@@ -7,10 +7,7 @@ import { type Failure, failed } from './verdicts.ts';
 
 /** What failed is the transaction, and not the one message whose handler met it. */
 export const concernsAll = (error: unknown): boolean =>
-  isContention(error) ||
-  isUnavailable(error) ||
-  error instanceof HandlerDeadlineError ||
-  (error instanceof DatabaseError && error.code === 'ONCEBOX_TRANSACTION_LOST');
+  isContention(error) || isUnavailable(error) || isDeadline(error) || isTransactionLost(error);
 
 /**
  * Records and handles one message among others of a transaction; when it fails, its record is taken back with its effects.

@@ -1,6 +1,5 @@
-import { MessageError, type Received, type Verdict } from '@oncebox/message';
+import { failureOf, isNonRetryable, MessageError, type Received, type Verdict } from '@oncebox/message';
 import type { Consumer } from './consumer.ts';
-import { NonRetryableError } from './errors.ts';
 
 /** An attempt that counts. */
 export interface Failure {
@@ -9,9 +8,9 @@ export interface Failure {
 }
 
 /** What an error in a handler, or in what prepares its work, comes to. */
-export const failed = (error: unknown): Failure => ({
-  kind: error instanceof NonRetryableError ? 'dead' : 'retry',
-  error: asError(error),
+export const failed = (thrown: unknown): Failure => ({
+  kind: isNonRetryable(thrown) ? 'dead' : 'retry',
+  error: failureOf(thrown),
 });
 
 /** Later rather than never: during a deployment the next worker may know it. */
@@ -25,8 +24,5 @@ export const unknownMessage = ({ name, types }: Consumer, { type, version }: Rec
   ),
 });
 
-export const unreadable = (error: unknown): Failure => ({ kind: 'dead', error: asError(error) });
-export const unavailable = (error: unknown): Verdict => ({ kind: 'unavailable', error: asError(error) });
-
-const asError = (value: unknown): Error =>
-  value instanceof Error ? value : new Error(`not an Error: ${typeof value}`);
+export const unreadable = (thrown: unknown): Failure => ({ kind: 'dead', error: failureOf(thrown) });
+export const unavailable = (thrown: unknown): Verdict => ({ kind: 'unavailable', error: failureOf(thrown) });

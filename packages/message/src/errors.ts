@@ -1,3 +1,5 @@
+import { QUOTES_NO_DATA } from './failure.ts';
+
 /** Stable codes of this package; each has a line in docs/errors.md. */
 export type MessageErrorCode =
   | 'ONCEBOX_INVALID_CONTRACT'
@@ -24,5 +26,9 @@ export class MessageError extends Error {
     super(message, options);
     this.code = code;
     this.issues = issues;
+  }
+
+  get [QUOTES_NO_DATA](): true {
+    return true;
   }
 }

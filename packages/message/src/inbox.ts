@@ -15,7 +15,10 @@ export interface Inbox {
   readonly retryDelaysMs: readonly number[];
   /** Set for a consumer that handles each key in order: it has several queues, and keeps what failed in its own store. */
   readonly ordered?: {
-    /** Handles one message that was held and is due. @returns undefined when none is. @throws what the database says. */
+    /**
+     * Handles one message that was held and is due. @returns undefined when none is. @throws what the database says of an outage; the
+     * trouble of one key is an outcome, so that the others go on.
+     */
     handleHeld(): Promise<HeldOutcome | undefined>;
   };
   /** Handles one message; the verdict says what to do with its delivery. Never rejects. */
@@ -29,12 +32,17 @@ export interface Inbox {
 }
 
 export interface HeldOutcome {
-  readonly messageId: string;
+  /** Absent where what holds the key could not be read. */
+  readonly messageId: string | undefined;
+  /** What orders it: the aggregate's id. */
+  readonly key: string;
   readonly correlationId: string | undefined;
   /** Why it goes on being held, or is a dead letter now; absent when it is done. */
   readonly failure?: Error;
   readonly attempts: number;
   readonly dead: boolean;
+  /** Set where not even the failure could be written down: how the key waits instead. */
+  readonly waits?: 'put off' | 'left out';
 }
 
 export interface DeadLetters {

@@ -19,7 +19,16 @@ export {
   versionsOf,
 } from './contract.ts';
 export { MessageError, type MessageErrorCode } from './errors.ts';
-export { classOf, nameOf, reasonOf } from './failure.ts';
+export {
+  classOf,
+  failureOf,
+  fieldOf,
+  isNonRetryable,
+  NON_RETRYABLE,
+  nameOf,
+  reasonOf,
+  ThrownError,
+} from './failure.ts';
 export type { DeadLetter, DeadLetters, DeadMessage, HeldOutcome, Inbox, SendAgain } from './inbox.ts';
 export { fitsShortString, isExact, isVersion, utf8TextOf } from './limits.ts';
 export {

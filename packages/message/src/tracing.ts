@@ -116,7 +116,7 @@ export function recordVerdict(verdict: Verdict): void {
 /** The same of work that has no verdict. */
 export function recordFailure(error: unknown): void {
   const span = trace.getActiveSpan();
-  if (span !== undefined) fail(span, error instanceof Error ? classOf(error) : typeof error);
+  if (span !== undefined) fail(span, classOf(error));
 }
 
 /** By its class alone, and not with `recordException`, which takes the message and the stack along. */

@@ -1,3 +1,5 @@
+import { types } from 'node:util';
+
 /** Stable codes of this package; each has a line in docs/errors.md. */
 export type DatabaseErrorCode =
   | 'ONCEBOX_NOT_A_TRANSACTION'
@@ -29,8 +31,17 @@ export class DatabaseError extends Error {
   }
 }
 
-const field = (error: unknown, name: 'code' | 'errno' | 'sqlState' | 'cause'): unknown =>
-  typeof error === 'object' && error !== null ? Reflect.get(error, name) : undefined;
+/**
+ * A field of whatever was thrown, which may be anything: undefined where reading it throws, or the catch that asks would leave its
+ * connection with an open transaction. A Proxy has none, so that one which answers every field is no error of the server's.
+ */
+function field(error: unknown, name: 'code' | 'errno' | 'sqlState' | 'fatal' | 'message' | 'cause'): unknown {
+  try {
+    return typeof error === 'object' && error !== null && !types.isProxy(error) ? Reflect.get(error, name) : undefined;
+  } catch {
+    return undefined;
+  }
+}
 
 /** The server's error number, or undefined for an error that is not the server's. */
 export const errnoOf = (error: unknown): number | undefined => {
@@ -59,10 +70,15 @@ export const isDuplicateKey = (error: unknown): boolean => errnoOf(error) === 10
  * ONCEBOX_TRANSACTION_LOST that follows when one of these was caught and the work went on.
  */
 export const isContention = (error: unknown): boolean => {
-  if (field(error, 'code') === 'ONCEBOX_TRANSACTION_LOST') return isContention(field(error, 'cause'));
-  const errno = errnoOf(error);
+  const errno = errnoOf(field(error, 'code') === 'ONCEBOX_TRANSACTION_LOST' ? field(error, 'cause') : error);
   return errno === 1213 || errno === 1205;
 };
+
+/** After it the connection cannot be used, as the driver says. */
+export const isFatal = (error: unknown): boolean => field(error, 'fatal') === true;
+
+/** A deadlock has ended the transaction, and its error was caught. By the code: a process may have two copies of this package. */
+export const isTransactionLost = (error: unknown): boolean => field(error, 'code') === 'ONCEBOX_TRANSACTION_LOST';
 
 /** Too many connections, shutdown, killed connection, read-only after a failover, idle timeout. */
 const UNAVAILABLE_ERRNOS: ReadonlySet<number> = new Set([
@@ -85,14 +101,19 @@ const UNAVAILABLE_CODES: ReadonlySet<unknown> = new Set([
   'POOL_CLOSED',
 ]);
 
-/** The database is away, takes no writes or has no connection to spare: an outage, not a fault of the work that met it. */
+/**
+ * The database is away, takes no writes or has no connection to spare: an outage, not a fault of the work that met it. Ours are known by
+ * their code, and not by their class, of which a process may have two copies.
+ */
 export function isUnavailable(error: unknown): boolean {
-  if (error instanceof DatabaseError) {
-    return error.code === 'ONCEBOX_COMMIT_UNKNOWN' || error.code === 'ONCEBOX_NO_CONNECTION';
+  const code = field(error, 'code');
+  if (typeof code === 'string' && code.startsWith('ONCEBOX_')) {
+    return code === 'ONCEBOX_COMMIT_UNKNOWN' || code === 'ONCEBOX_NO_CONNECTION';
   }
   const errno = errnoOf(error);
   if (errno !== undefined && UNAVAILABLE_ERRNOS.has(errno)) return true;
-  if (UNAVAILABLE_CODES.has(field(error, 'code'))) return true;
+  if (UNAVAILABLE_CODES.has(code)) return true;
   // mysql2 gives these two no code of their own.
-  return error instanceof Error && /closed state|Queue limit reached|Pool is closed/.test(error.message);
+  const message = types.isNativeError(error) ? field(error, 'message') : undefined;
+  return typeof message === 'string' && /closed state|Queue limit reached|Pool is closed/.test(message);
 }

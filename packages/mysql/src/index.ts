@@ -5,6 +5,7 @@ export {
   errnoOf,
   isContention,
   isDuplicateKey,
+  isTransactionLost,
   isUnavailable,
 } from './errors.ts';
 export { fromConnection } from './from-connection.ts';

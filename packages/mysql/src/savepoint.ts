@@ -1,4 +1,4 @@
-import { DatabaseError } from './errors.ts';
+import { DatabaseError, isTransactionLost } from './errors.ts';
 import { handle, handleOf, type Transaction, transactionLost } from './handle.ts';
 import { assertTransaction } from './not-a-transaction.ts';
 
@@ -47,7 +47,7 @@ async function rollBackTo(tx: Transaction, name: string): Promise<void> {
   try {
     await tx.query(`ROLLBACK TO SAVEPOINT ${name}`);
   } catch (cause) {
-    if (cause instanceof DatabaseError) throw cause;
+    if (isTransactionLost(cause)) throw cause;
     throw transactionLost(
       'The transaction of this savepoint is open no more: pass its error on, so that the whole is repeated',
       cause,

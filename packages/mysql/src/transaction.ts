@@ -1,6 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool, PoolConnection, ResultSetHeader } from 'mysql2/promise';
-import { DatabaseError, isContention, isUnavailable } from './errors.ts';
+import { DatabaseError, isContention, isFatal, isUnavailable } from './errors.ts';
 import { handle, isInTransaction, isOurs, type Statements, statementsOn, type Transaction } from './handle.ts';
 import { coreOf } from './settings.ts';
 import { signal } from './signals.ts';
@@ -160,6 +160,3 @@ async function abandon(pool: Pool, connection: PoolConnection): Promise<void> {
   const killed = pool.query('KILL ?', [connection.threadId]).catch(() => undefined); // it has ended by itself
   await Promise.race([killed, delay(KILL_MS, undefined, { ref: false })]);
 }
-
-const isFatal = (error: unknown): boolean =>
-  typeof error === 'object' && error !== null && Reflect.get(error, 'fatal') === true;

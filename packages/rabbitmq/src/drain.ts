@@ -50,7 +50,7 @@ export async function drainDeadQueue(options: DrainOptions): Promise<void> {
           if (!closed.aborted) channel.ack(message);
           return;
         } catch (error) {
-          const fields = { consumer: name, ...idsOf(message), error: reason(error) };
+          const fields = { consumer: name, ...idsOf(message), error: classOf(error) };
           logger.warn(fields, `a dead letter could not be kept; it stays in ${deadQueue(name)} and is tried again`);
           // Rejects only because of `ending`.
           await delay(pauseMs(failures + 2), undefined, { signal: ending }).catch(() => undefined);
@@ -79,8 +79,6 @@ export async function drainDeadQueue(options: DrainOptions): Promise<void> {
     }
   };
   await persist(live, stop, (error) => {
-    logger.warn({ consumer: name, error: reason(error) }, `not draining ${deadQueue(name)}; it will be tried again`);
+    logger.warn({ consumer: name, error: classOf(error) }, `not draining ${deadQueue(name)}; it will be tried again`);
   });
 }
-
-const reason = (error: unknown): string => (error instanceof Error ? classOf(error) : typeof error);

@@ -1,3 +1,5 @@
+import { classOf, fieldOf } from '@oncebox/message';
+
 /** Stable codes of this package; each has a line in docs/errors.md. */
 export type BrokerErrorCode =
   | 'ONCEBOX_INVALID_BROKER_URL'
@@ -24,7 +26,8 @@ export class BrokerError extends Error {
 
 /** What a log line says of an error: its code where it has one (`ECONNREFUSED`, `404`), for amqplib's handshake errors their text. */
 export function reasonOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const code: unknown = Reflect.get(error, 'code');
-  return typeof code === 'string' ? code : error.message;
+  const code = fieldOf(error, 'code');
+  const message = fieldOf(error, 'message');
+  if (typeof code === 'string') return code;
+  return typeof message === 'string' ? message : classOf(error);
 }

@@ -30,18 +30,17 @@ export async function handleHeldMessages({ name, handleHeld, isReady, logger, st
         signal('oncebox:consumer:settled', { consumer: name, result, occurredAt: undefined });
       }
       if (outcome?.failure !== undefined) {
-        const { messageId, correlationId, attempts, dead, failure } = outcome;
+        const { messageId, key, correlationId, attempts, dead, failure, waits } = outcome;
         const fields = { consumer: name, messageId, correlationId, attempts, error: classOf(failure) };
-        if (dead) logger.error(fields, 'handling failed for good; the message is a dead letter');
+        if (waits !== undefined) {
+          logger.error({ ...fields, key }, `a failure of a held key could not be written down; the key is ${waits}`);
+        } else if (dead) logger.error(fields, 'handling failed for good; the message is a dead letter');
         else logger.warn(fields, 'handling a held message failed; it will be tried again');
       }
       if (outcome === undefined) await delay(POLL_MS, undefined, { signal: stop }).catch(() => undefined); // only because of `stop`
     }
   };
   await persist(live, stop, (error) => {
-    logger.warn(
-      { consumer: name, error: error instanceof Error ? classOf(error) : typeof error },
-      'held messages wait',
-    );
+    logger.warn({ consumer: name, error: classOf(error) }, 'held messages wait');
   });
 }

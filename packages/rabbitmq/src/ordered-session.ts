@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import {
   classOf,
   deadQueue,
+  failureOf,
   fromWire,
   inActiveTrace,
   inHandleSpan,
@@ -87,7 +88,7 @@ export async function openOrderedSession(
       const original = { routingKey, properties, body: message.content };
       received = inActiveTrace({ ...read, original, deliveredBefore: deliveriesBefore(message) });
     } catch (thrown) {
-      const error = thrown instanceof Error ? thrown : new Error(String(thrown));
+      const error = failureOf(thrown);
       recordVerdict({ kind: 'dead', error });
       return giveUp(message, 'cannot be read', error);
     }

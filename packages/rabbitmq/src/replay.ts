@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { DeadLetters } from '@oncebox/message';
+import { type DeadLetters, failureOf } from '@oncebox/message';
 import { replayOf } from './dead-letter.ts';
 import { BrokerError, reasonOf } from './errors.ts';
 import type { Logger } from './logger.ts';
@@ -49,7 +49,8 @@ export async function replayDeadLetters(options: ReplayOptions): Promise<void> {
       if (!more) await delay(everyMs, undefined, { signal: stop }).catch(() => undefined); // rejects only because of `stop`
     }
   };
-  await persist(live, stop, (error) => {
+  await persist(live, stop, (thrown) => {
+    const error = failureOf(thrown);
     const reason = error instanceof BrokerError ? error.message : reasonOf(error);
     logger.warn({ consumer: name }, `dead letters wait for their replay: ${reason}`);
   });

@@ -67,9 +67,7 @@ export function startResponder<Question, Answer>({
       return { body, headers: headers() };
     } catch (error) {
       // No message of the error, which may quote the question; a code or a class says enough.
-      const code: unknown = error instanceof Error ? Reflect.get(error, 'code') : undefined;
-      const reason = typeof code === 'string' ? code : error instanceof Error ? error.name : 'failed';
-      logger.warn(fields, `A ${contract.type} could not be answered: ${reason}`);
+      logger.warn(fields, `A ${contract.type} could not be answered: ${classOf(error)}`);
       recordFailure(error);
       return { body: Buffer.alloc(0), headers: { ...headers(), [FAILED_HEADER]: true } };
     }
@@ -121,7 +119,9 @@ export function startResponder<Question, Answer>({
         if (!opened.closed.aborted) channel.ack(message);
       });
       // A channel that is closing refuses the ack: then the broker gives the question to another.
-      answered.catch((error: Error) => logger.warn({ queue, error: classOf(error) }, 'an answer was not acknowledged'));
+      answered.catch((error: unknown) =>
+        logger.warn({ queue, error: classOf(error) }, 'an answer was not acknowledged'),
+      );
       inHand.add(answered);
     });
     consuming = true;

@@ -2,6 +2,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 import {
   classOf,
   deadQueue,
+  failureOf,
+  fieldOf,
   fromWire,
   type HandledMessage,
   type Inbox,
@@ -144,13 +146,13 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     try {
       received = inActiveTrace(fromWire({ ...message, routingKey: originalRoutingKey(message) }));
     } catch (error) {
-      return { kind: 'dead', error: asError(error) };
+      return { kind: 'dead', error: failureOf(error) };
     }
     for (let unseen = 0; ; ) {
       await outage;
       const verdict = await inbox
         .process(received)
-        .catch((error): Verdict => ({ kind: 'retry', error: asError(error) }));
+        .catch((error): Verdict => ({ kind: 'retry', error: failureOf(error) }));
       if (verdict.kind !== 'unavailable' || ending.aborted) return verdict;
       if (unseen === OUTAGES_OF_ITS_OWN) return { kind: 'retry', error: verdict.error };
       if (unseen > 0) await pause(unseen);
@@ -241,12 +243,12 @@ export const handledBy = (consumer: string, message: ConsumeMessage) => (): Hand
   };
 };
 
-const asError = (value: unknown): Error => (value instanceof Error ? value : new Error(String(value)));
-
 /** The calls that led to an error, without its message: that may quote personal data, the duplicate key of an INSERT for one. */
-export const whereOf = ({ stack = '' }: Error): string[] =>
-  stack
-    .split('\n')
+export function whereOf(error: unknown): string[] {
+  const stack = fieldOf(error, 'stack');
+  const lines = typeof stack === 'string' ? stack.split('\n') : [];
+  return lines
     .map((line) => line.trim())
     .filter((line) => line.startsWith('at '))
     .slice(0, 5);
+}

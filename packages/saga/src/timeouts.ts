@@ -1,4 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
+import { classOf } from '@oncebox/message';
 import { isContention, isUnavailable, type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import type { Saga } from './definition.ts';
 import { type Position, stuck, timedOut } from './machine.ts';
@@ -68,7 +69,7 @@ async function expireOne(pool: Pool, sagas: readonly Saga[], logger: TimeoutSett
     }
   } catch (error) {
     if (due === undefined || isContention(error) || isUnavailable(error)) throw error;
-    const problem = `its definition failed: ${nameOf(error)}`;
+    const problem = `its definition failed: ${classOf(error)}`;
     await getStuck(pool, due, problem);
     logger.error({ ...namesOf(due), problem }, 'A saga is stuck');
   }
@@ -85,11 +86,4 @@ async function getStuck(pool: Pool, key: SagaKey, problem: string): Promise<void
     if (found?.position.state !== 'running') return;
     await moveOn(tx, found, { position: stuck(found.position, problem), happened: 'timed out' }, {});
   });
-}
-
-/** Its class and its code: the message may quote data. */
-function nameOf(error: unknown): string {
-  if (!(error instanceof Error)) return typeof error;
-  const code: unknown = Reflect.get(error, 'code');
-  return typeof code === 'string' ? `${error.name} ${code}` : error.name;
 }

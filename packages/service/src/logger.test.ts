@@ -1,6 +1,8 @@
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { pino } from 'pino';
 import { expect, it, onTestFinished, vi } from 'vitest';
+import { HOSTILE } from '../../../test/support/thrown.ts';
 import { serializeError } from './logged-error.ts';
 
 vi.setConfig({ testTimeout: 20_000 });
@@ -96,4 +98,16 @@ it('hides the data that a database error carries and quotes, and keeps what tell
   ]) {
     expect(JSON.stringify(serializeError(new Error(text)))).not.toMatch(/xF0|ada/);
   }
+});
+
+it.each(HOSTILE)('logs whatever was thrown: %s', (_label, make) => {
+  const lines: string[] = [];
+  const logger = pino({ serializers: { err: serializeError } }, { write: (line: string) => void lines.push(line) });
+  logger.error({ err: make() }, 'thrown');
+  expect(lines.map((line) => JSON.parse(line).msg)).toEqual(['thrown']);
+});
+
+it('logs a frozen error with what it says, and without the data that it quotes', () => {
+  const error = Object.freeze(new Error("Duplicate entry 'ada' for key 'email'"));
+  expect(serializeError(error)).toMatchObject({ type: 'Error', message: "Duplicate entry '[hidden]' for key 'email'" });
 });

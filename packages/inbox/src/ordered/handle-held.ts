@@ -12,22 +12,12 @@ import type { Consumer, WhenDead } from '../consumer.ts';
 import { type Allowance, allow } from '../deadline.ts';
 import { InboxError } from '../errors.ts';
 import { readBatch } from '../reading.ts';
-import { concernsAll, handleInSavepoint } from '../savepoints.ts';
+import { handleInSavepoint } from '../savepoints.ts';
 import { signal } from '../signals.ts';
-import { type Failure, failed } from '../verdicts.ts';
-import { scheduleAfter } from './hold.ts';
-import {
-  addBegun,
-  awaken,
-  type Due,
-  dropHead,
-  dropKey,
-  type Head,
-  headOf,
-  lockDue,
-  lockKey,
-  reschedule,
-} from './store.ts';
+import { type Failure, failed, unreadable } from '../verdicts.ts';
+import { fail, failingKeys, type Hand, outcomeOf } from './failing.ts';
+import { LeftOut } from './left-out.ts';
+import { addBegun, awaken, type Due, dropHead, dropKey, type Head, headOf, lockDue, lockKey } from './store.ts';
 
 /** Between two looks for held messages whose key nobody has noted, in milliseconds: whoever was to look may have died before it did. */
 const ORPHANS_MS = 5_000;
@@ -43,10 +33,10 @@ const crashed = (consumer: string): Failure => ({
   ),
 });
 
-interface Hand {
-  readonly due: Due;
-  readonly head: Head;
-  readonly received: Received;
+/** How far a look for a held message has come. */
+interface Look {
+  due: Due | undefined;
+  hand: Hand | undefined;
 }
 
 /**
@@ -60,14 +50,17 @@ export function handleHeld(
   isAway: () => Promise<boolean>,
 ): () => Promise<HeldOutcome | undefined> {
   const { name, deadlineMs, retryDelaysMs } = consumer;
+  const settings = { name, retryDelaysMs, whenDead };
   const begun = new Set<string>();
+  const leftOut = new LeftOut();
+  const afterFailure = failingKeys(pool, settings, leftOut, isAway);
   let lookedAt = performance.now();
 
-  const attempt = (tx: Transaction, { due, received }: Hand, allowance: Allowance) =>
+  const attempt = (tx: Transaction, { attempts }: Due, received: Received, allowance: Allowance) =>
     inHandleSpan(
       () => {
         const { correlationId } = received.lineage;
-        const attempt = due.attempts + 1;
+        const attempt = attempts + 1;
         return { ...received, correlationId, consumer: name, exchange: '', attempt, carrier: received.lineage };
       },
       async () => {
@@ -82,24 +75,49 @@ export function handleHeld(
       },
     );
 
-  async function fail(tx: Transaction, { due, head, received }: Hand, failure: Failure): Promise<HeldOutcome> {
-    const { key, firstFailedAt } = due;
-    const attempts = due.attempts + 1;
-    const schedule = await scheduleAfter(tx, name, retryDelaysMs, { received, failure, attempts, firstFailedAt });
-    const dead = schedule.deadLetter !== undefined;
-    if (dead && whenDead === 'continue') await dropHead(tx, name, key, head.seq);
-    else await reschedule(tx, name, key, schedule);
-    const { correlationId } = received.lineage;
-    return { messageId: head.id, correlationId, failure: failure.error, attempts, dead };
-  }
-
   /** Counted before anything can go wrong, and once for each process: one that meets an outage and tries again has not crashed. */
-  async function begin(tx: Transaction): Promise<Due | undefined> {
-    const due = await lockDue(tx, name);
+  async function begin(tx: Transaction, look: Look): Promise<Due | undefined> {
+    const due = await lockDue(tx, name, leftOut.keys());
+    look.due = due;
     if (due === undefined || begun.has(due.key)) return due;
     await addBegun(tx, name, due.key);
     begun.add(due.key);
     return due;
+  }
+
+  async function handleHead(
+    tx: Transaction,
+    key: string,
+    look: Look,
+    allowance: Allowance,
+  ): Promise<HeldOutcome | undefined> {
+    look.hand = undefined; // the transaction may be repeated
+    const due = await lockKey(tx, name, key);
+    if (due === undefined) return undefined; // somebody else has had it in between
+    const head = await headOf(tx, name, key);
+    if (head === undefined) return await dropKey(tx, name, key); // two have awakened it, and one was late
+    const read = receivedOf(head);
+    const hand = { due, head, read };
+    look.hand = hand;
+    if ('error' in read) return await fail(tx, settings, hand, read);
+    if (due.begun > CRASHES) return await fail(tx, settings, hand, crashed(name));
+    const verdict = await attempt(tx, due, read, allowance);
+    if ('error' in verdict) return await fail(tx, settings, hand, verdict);
+    await dropHead(tx, name, key, head.seq);
+    if (verdict.kind === 'handled') signal('oncebox:inbox:handled', { consumer: name, messageId: head.id });
+    return { ...outcomeOf(due, hand), dead: false };
+  }
+
+  async function handleNext(look: Look): Promise<HeldOutcome | undefined> {
+    const due = await transaction(pool, (tx) => begin(tx, look));
+    if (due === undefined) return undefined;
+    const allowance = allow(name, deadlineMs);
+    const timeoutMs = deadlineMs + COMMIT_MS;
+    const outcome = await transaction(pool, (tx) => handleHead(tx, due.key, look, allowance), { timeoutMs });
+    if (outcome?.messageId !== undefined && outcome.failure === undefined) {
+      signal('oncebox:inbox:committed', { consumer: name, messageId: outcome.messageId });
+    }
+    return outcome;
   }
 
   return async () => {
@@ -107,53 +125,26 @@ export function handleHeld(
       lookedAt = performance.now();
       await awaken(pool, name);
     }
-    const due = await transaction(pool, begin);
-    if (due === undefined) return undefined;
-    const { key } = due;
-    const allowance = allow(name, deadlineMs);
-    let hand: Hand | undefined;
-    const inOneTransaction = async (tx: Transaction): Promise<HeldOutcome | undefined> => {
-      hand = undefined;
-      const due = await lockKey(tx, name, key);
-      if (due === undefined) return undefined; // somebody else has had it in between
-      const head = await headOf(tx, name, due.key);
-      if (head === undefined) return await dropKey(tx, name, key); // two have awakened it, and one was late
-      const received = receivedOf(head);
-      hand = { due, head, received };
-      if (due.begun > CRASHES) return await fail(tx, hand, crashed(name));
-      const verdict = await attempt(tx, hand, allowance);
-      if ('error' in verdict) return await fail(tx, hand, verdict);
-      await dropHead(tx, name, key, head.seq);
-      if (verdict.kind === 'handled') signal('oncebox:inbox:handled', { consumer: name, messageId: head.id });
-      const { correlationId } = received.lineage;
-      return { messageId: head.id, correlationId, attempts: due.attempts + 1, dead: false };
-    };
-
-    const inASecondOne = async (error: unknown): Promise<HeldOutcome | undefined> => {
-      // The first is gone, and with it what it would have said of the failure.
-      const lost = hand;
-      if (lost === undefined || !concernsAll(error) || (await isAway())) throw error;
-      return await transaction(pool, async (tx) => {
-        const due = await lockKey(tx, name, key);
-        if (due === undefined || (await headOf(tx, name, key))?.seq !== lost.head.seq) return undefined;
-        return await fail(tx, { ...lost, due }, failed(error));
-      });
-    };
-
-    const outcome = await transaction(pool, inOneTransaction, { timeoutMs: deadlineMs + COMMIT_MS }).catch(
-      inASecondOne,
-    );
-    if (outcome !== undefined && outcome.failure === undefined) {
-      signal('oncebox:inbox:committed', { consumer: name, messageId: outcome.messageId });
-    }
+    const look: Look = { due: undefined, hand: undefined };
+    const outcome = await handleNext(look).catch(async (error: unknown) => {
+      if (look.due === undefined || (await isAway())) throw error;
+      return await afterFailure(look.due, look.hand, error);
+    });
+    if (look.due === undefined || outcome?.waits === 'left out') return outcome;
+    const { key } = look.due;
     begun.delete(key);
+    leftOut.delete(key);
     await awaken(pool, name, new Set([key]));
     return outcome;
   };
 }
 
-function receivedOf(head: Head): Received {
+/** Written by ourselves, from a message that could be read; but a hand at the database may have changed it. */
+function receivedOf(head: Head): Received | Failure {
   const { properties, body, routingKey } = head;
-  // Written by ourselves, from a message that could be read.
-  return { ...fromWire({ content: body, routingKey, properties: JSON.parse(properties) }), original: head };
+  try {
+    return { ...fromWire({ content: body, routingKey, properties: JSON.parse(properties) }), original: head };
+  } catch (error) {
+    return unreadable(error);
+  }
 }

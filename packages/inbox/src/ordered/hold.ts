@@ -6,7 +6,7 @@ import { insertDeadLetter } from '../dead-letters.ts';
 import type { Failure } from '../verdicts.ts';
 import { addHeld, addKey, keyOf, type Schedule } from './store.ts';
 
-export const originalOf = ({ id, original }: Received): DeadMessage => {
+export const originalOf = ({ id, original }: Held): DeadMessage => {
   if (original === undefined) throw new Error(`An ordered consumer was given ${id} without its original`);
   return original;
 };
@@ -59,8 +59,11 @@ export async function scheduleAfter(
   return { attempts, deadLetter };
 }
 
+/** What a dead letter needs of a message; one that cannot be read has no type. */
+export type Held = Pick<Received, 'id' | 'original'> & Partial<Pick<Received, 'type' | 'version' | 'occurredAt'>>;
+
 interface Failed {
-  readonly received: Received;
+  readonly received: Held;
   readonly failure: Failure;
   /** With this one. */
   readonly attempts: number;

@@ -92,13 +92,17 @@ export interface Due {
   readonly firstFailedAt: Date | null;
 }
 
-/** Locks a key whose first message is due. The lock is the right to handle it; a worker that dies gives it back at once. */
-export async function lockDue(tx: Transaction, consumer: string): Promise<Due | undefined> {
-  // The index is forced so that no key is locked on the way which is not due.
+/**
+ * Locks a key whose first message is due, but for those of `leftOut`. The lock is the right to handle it; a worker that dies gives it
+ * back at once.
+ */
+export async function lockDue(tx: Transaction, consumer: string, leftOut: readonly string[]): Promise<Due | undefined> {
+  // The index is forced so that no key is locked on the way which is not due. It has the key's columns, so none that is left out is read.
   const [rows] = await tx.query<(RowDataPacket & Omit<Due, 'key'> & { key: Buffer })[]>(
     `SELECT ordering_key AS \`key\`, attempts, begun, first_failed_at AS firstFailedAt FROM held_keys FORCE INDEX (held_keys_due)
-      WHERE consumer = ? AND due_at <= UTC_TIMESTAMP(6) ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED`,
-    [consumer],
+      WHERE consumer = ? AND due_at <= UTC_TIMESTAMP(6) ${leftOut.length === 0 ? '' : 'AND ordering_key NOT IN (?)'}
+      ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED`,
+    leftOut.length === 0 ? [consumer] : [consumer, leftOut.map(bytes)],
   );
   return rows.map((row) => ({ ...row, key: row.key.toString('utf8') }))[0];
 }
