@@ -1,4 +1,4 @@
-import { DatabaseError, isTransactionLost } from './errors.ts';
+import { DatabaseError, errnoOf } from './errors.ts';
 import { handle, handleOf, type Transaction, transactionLost } from './handle.ts';
 import { assertTransaction } from './not-a-transaction.ts';
 
@@ -47,7 +47,7 @@ async function rollBackTo(tx: Transaction, name: string): Promise<void> {
   try {
     await tx.query(`ROLLBACK TO SAVEPOINT ${name}`);
   } catch (cause) {
-    if (isTransactionLost(cause)) throw cause;
+    if (errnoOf(cause) === undefined) throw cause; // it says what it is: an ended handle, a broken connection
     throw transactionLost(
       'The transaction of this savepoint is open no more: pass its error on, so that the whole is repeated',
       cause,
