@@ -1,4 +1,3 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import { createInbox, defineConsumer, type Incoming, on } from '@oncebox/inbox';
 import { defineMessage, type Received } from '@oncebox/message';
 import { createPool, type Pool, type Transaction } from '@oncebox/mysql';
@@ -110,18 +109,35 @@ test('prepare is told by its signal, and its late answer comes to nothing', asyn
   expect(handled).toBe(0);
 });
 
+/** Resolves when another consumer's `prepare` has met a deadline of so many milliseconds. */
+function deadlinePasses(deadlineMs: number): Promise<void> {
+  const passed = Promise.withResolvers<void>();
+  const prepare = (_message: Message, signal: AbortSignal): Promise<never> => {
+    signal.addEventListener('abort', () => passed.resolve());
+    return never();
+  };
+  const handlers = [on(Ticked, { prepare, handle: async () => undefined })];
+  const other = createInbox(pool, defineConsumer({ name: 'other', handlers, deadlineMs }));
+  other.process(received()).catch(passed.reject);
+  return passed.promise;
+}
+
 test('prepare and transaction have one deadline together', async () => {
-  const prepare = () => sleep(700, 1);
-  const handlers = [on(Ticked, { prepare, handle: () => sleep(700) })];
+  const handlers = [on(Ticked, { prepare: () => deadlinePasses(700), handle: () => deadlinePasses(700) })];
   const inbox = createInbox(pool, defineConsumer({ name: 'c', handlers, deadlineMs: 1_000 }));
   expect(await inbox.process(received())).toMatchObject(LATE);
 });
 
 test('waiting for a connection costs a handler nothing of its time', async () => {
   const one = createPool(schemas.fulfilment.url, { connections: 1 });
-  const inbox = inboxOf(1_000, () => sleep(400), one);
-  const verdicts = await Promise.all([1, 2, 3, 4].map(() => inbox.process(received())));
-  expect(verdicts).toEqual(Array(4).fill({ kind: 'handled' }));
+  const taken = await one.getConnection();
+  const handlers = [on(Ticked, { handle: async () => undefined })];
+  // In a batch, a message that is late gets a second attempt, alone.
+  const inbox = createInbox(one, defineConsumer({ name: 'c', handlers, deadlineMs: 1_000, batch: 1 }));
+  const verdict = inbox.process(received());
+  await deadlinePasses(1_500);
+  taken.release();
+  expect(await verdict).toEqual({ kind: 'handled' });
   await one.end();
 });
 
