@@ -95,7 +95,7 @@ export function createPool(url: string, { connections, session = {} }: PoolSetti
       if (error !== null) connection.destroy();
       return error === null;
     };
-    connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE', orDestroy);
+    connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED', orDestroy);
     connection.query(`SET ${settings.join(', ')}`, (error) => {
       if (orDestroy(error)) haveOurSettings(connection);
     });

@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type Connection, createConnection } from 'mysql2/promise';
 import { DatabaseError, errorNameOf, isUnavailable } from './errors.ts';
 import { connectionOptions } from './pool.ts';
+import { SESSION_SETTINGS } from './settings.ts';
 
 /** Told a line about what goes on, for a person who waits; it never holds a password. */
 export type OnProgress = (line: string) => void;
@@ -21,10 +22,12 @@ export async function withAdministrator<T>(
 ): Promise<T> {
   const connection = await connect(url, onProgress);
   try {
-    // One mode, whatever the server's: the same file must mean the same everywhere, its quotes and backslashes too.
+    // One mode and one charset, whatever the server's: the same file must mean the same everywhere, its quotes and backslashes too.
     // The timeout is for table locks. The default is a day or a year, and while an ALTER waits for one long transaction,
     // everybody else's queries on the table wait behind the ALTER.
-    await connection.query("SET SESSION sql_mode = 'TRADITIONAL', lock_wait_timeout = 30");
+    await connection.query(
+      `SET ${SESSION_SETTINGS.join(', ')}, SESSION sql_mode = 'TRADITIONAL', SESSION lock_wait_timeout = 30`,
+    );
     const result = await work(connection);
     await connection.end();
     return result;

@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import type { Pool, PoolConnection, ResultSetHeader } from 'mysql2/promise';
+import type { Pool, PoolConnection } from 'mysql2/promise';
 import { DatabaseError, isContention, isFatal, isUnavailable } from './errors.ts';
-import { handle, isInTransaction, isOurs, type Statements, statementsOn, type Transaction } from './handle.ts';
+import { handle, isOurs, type Statements, statementsOn, type Transaction } from './handle.ts';
 import { coreOf } from './settings.ts';
 import { signal } from './signals.ts';
 
@@ -51,6 +51,8 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
   if (core === undefined) throw new Error('mysql2 has given a connection that is none of its own');
   const statements = statementsOn(core, { foreign: false });
   const { tx, end } = handle(statements);
+  // A server's `completion_type` may begin another transaction behind the end of this one, or close the session.
+  const andNoMore = isOurs(statements) ? '' : ' AND NO CHAIN NO RELEASE';
   const deadline = Promise.withResolvers<never>();
   deadline.promise.catch(() => undefined);
   let expired = false;
@@ -76,9 +78,9 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
     await bounded(statements.assertOpen());
     committing = true;
     signal('oncebox:transaction:committing', { connectionId: connection.threadId });
-    const [committed] = await bounded(connection.query<ResultSetHeader>('COMMIT'));
+    await bounded(connection.query(`COMMIT${andNoMore}`));
     signal('oncebox:transaction:committed', { connectionId: connection.threadId });
-    await giveBack(connection, statements, committed);
+    await giveBack(connection, statements);
     return result;
   } catch (error) {
     end();
@@ -87,8 +89,8 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
     if (expired || (isFatal(error) && !isUnavailable(error))) await abandon(pool, connection);
     else if (isUnavailable(error)) connection.destroy();
     else {
-      await bounded(connection.query<ResultSetHeader>('ROLLBACK')).then(
-        ([rolledBack]) => giveBack(connection, statements, rolledBack),
+      await bounded(connection.query(`ROLLBACK${andNoMore}`)).then(
+        () => giveBack(connection, statements),
         () => connection.destroy(),
       );
     }
@@ -110,10 +112,10 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
 
 /**
  * Gives a connection back as the next borrower expects it: a pool resets no session. What the work has set ends with the session, and
- * named locks are released. So does a transaction that `completion_type` has opened behind the COMMIT of a foreign pool.
+ * named locks are released.
  */
-async function giveBack(connection: PoolConnection, { leftovers }: Statements, { serverStatus }: ResultSetHeader) {
-  if (leftovers === 'settings' || isInTransaction(serverStatus, false)) connection.destroy();
+async function giveBack(connection: PoolConnection, { leftovers }: Statements): Promise<void> {
+  if (leftovers === 'settings') connection.destroy();
   else if (leftovers === 'locks') {
     await connection.query({ sql: 'DO RELEASE_ALL_LOCKS()', timeout: KILL_MS }).then(
       () => connection.release(),
