@@ -119,7 +119,7 @@ async function write(given: { key: string; lineage: Lineage; payload: unknown; i
   return textOf({ id: message.id, key: given.key, lineage, payload: JSON.stringify(given.payload) });
 }
 
-test('what is added arrives, to the byte', async () => {
+test('D3: what is added arrives, to the byte', async () => {
   const sent: string[] = [];
   const message = `ONCEBOX_SEED=${seed}`;
   for (const given of [...limits, ...fc.sample(messages, { seed, numRuns: RUNS })]) {

@@ -66,7 +66,7 @@ function orderedInbox(name: string): Inbox {
 test.each([
   ['an unordered consumer', (name: string) => inboxFor(name, note)],
   ['an ordered consumer', orderedInbox],
-])('%s gives up what is not UTF-8, each message for itself, and handles the next one', async (_, inboxOf) => {
+])('D2: %s gives up what is not UTF-8, each message for itself, and handles the next one', async (_, inboxOf) => {
   const name = newName();
   await consumeWith(inboxOf(name));
   const to = { exchange: 'oncebox.events', routingKey: `${name}.checked` };
@@ -104,14 +104,14 @@ test.each([
   expect(handledIds).not.toContain('\ufffda');
 });
 
-test('two copies that the broker moved by itself, alike in all but such bytes, are two dead letters', async () => {
+test('D2: two copies that the broker moved by itself, alike in all but such bytes, are two dead letters', async () => {
   const name = newName();
   await consumeWith(inboxFor(name, note));
   for (const messageId of ['\x80a', '\x81a']) sendBytes({ exchange: '', routingKey: `${name}.dead` }, { messageId });
   await expect.poll(() => letters(name), PATIENCE).toHaveLength(2);
 });
 
-test('a question that is not UTF-8 is not answered, and its requester learns so', async () => {
+test('D2: a question that is not UTF-8 is not answered, and its requester learns so', async () => {
   const contract = defineRequest({ type: 'Spell', owner: newName(), question: z.any(), answer: z.string() });
   const asked: unknown[] = [];
   const answer = async (question: unknown) => {
@@ -140,7 +140,7 @@ test('a question that is not UTF-8 is not answered, and its requester learns so'
   expect(await vhost.depth(contract.queue)).toBe(0);
 });
 
-test('a replay of what is still not UTF-8 makes it a dead letter again, with the same bytes', async () => {
+test('D2: a replay of what is still not UTF-8 makes it a dead letter again, with the same bytes', async () => {
   const name = newName();
   const latin1 = Buffer.from('"Zoë"', 'latin1');
   const hash = (body: Buffer) => createHash('sha256').update(body).digest('hex');

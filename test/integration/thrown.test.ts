@@ -91,7 +91,7 @@ describe.each([
   { consumer: 'an ordered one whose keys hold', given: { ordered: true } },
   { consumer: 'an ordered one whose keys continue', given: { ordered: true, whenDead: 'continue' } as const },
 ])('a consumer: $consumer', ({ given }) => {
-  test('gives up each message whose handler throws something odd, and handles all others', async () => {
+  test('F1: gives up each message whose handler throws something odd, and handles all others', async () => {
     await walk((_n, name) => {
       const [, make] = HOSTILE[Number(name.split('odd-')[1])] ?? [];
       if (make !== undefined) throw make();
@@ -110,7 +110,7 @@ describe.each([
   });
 });
 
-test('what no attempt can help is dead at once, although another copy of the package made it', async () => {
+test('F1: what no attempt can help is dead at once, although another copy of the package made it', async () => {
   class CardRefusedError extends NonRetryableError {}
   await walk((n) => {
     const error = new CardRefusedError('x');
@@ -149,7 +149,7 @@ test.each([
     trouble: 'nor can its row in held_keys, so that this process leaves the key out',
     statement: `BEFORE UPDATE ON held_keys FOR EACH ROW IF NEW.ordering_key = 'cursed' THEN ${REFUSED}; END IF`,
   },
-])('the trouble of one held key is not that of the others: $trouble', async ({ statement }) => {
+])('F2: the trouble of one held key is not that of the others: $trouble', async ({ statement }) => {
   let cured = false;
   const mend = await breaks(statement);
   // Held for one attempt each, so that the good ones go by the same way.
@@ -177,7 +177,7 @@ test.each([
   { field: 'properties', value: 'no JSON', reason: /^SyntaxError/ },
   { field: 'properties', value: '{}', reason: /^MessageError ONCEBOX_MALFORMED_MESSAGE/ },
   { field: 'properties', value: 'null', reason: /^TypeError/ },
-])('a held message that cannot be read any more is a dead letter: $field $value', async ({ field, value, reason }) => {
+])('F2: a held message that cannot be read any more is a dead letter: $field $value', async ({ field, value, reason }) => {
   let stands = true;
   const lines = await walk(
     (_n, name) => {
