@@ -177,19 +177,22 @@ test.each([
   { field: 'properties', value: 'no JSON', reason: /^SyntaxError/ },
   { field: 'properties', value: '{}', reason: /^MessageError ONCEBOX_MALFORMED_MESSAGE/ },
   { field: 'properties', value: 'null', reason: /^TypeError/ },
-])('F2: a held message that cannot be read any more is a dead letter: $field $value', async ({ field, value, reason }) => {
-  let stands = true;
-  const lines = await walk(
-    (_n, name) => {
-      if (name === 'unread' && stands) throw new Error('stumbled');
-    },
-    { ordered: true, whenDead: 'continue', retryDelaysMs: Array(1_000).fill(200) },
-  );
-  const [id] = [0, 1].map((n) => sendStep(channel, 'unread', n));
-  await expect.poll(() => rows('SELECT 1 FROM held_messages'), PATIENCE).toHaveLength(2);
-  await pool.query('UPDATE held_messages SET ?? = ? WHERE message_id = ?', [field, value, id]);
-  await expect.poll(letters, PATIENCE).toMatchObject([{ id, type: null, reason: expect.stringMatching(reason) }]);
-  stands = false;
-  await expect.poll(walked, PATIENCE).toEqual(['unread 1']);
-  expect(lines.filter(({ fields, text }) => fields['messageId'] === id && /dead letter/.test(text))).toHaveLength(1);
-});
+])(
+  'F2: a held message that cannot be read any more is a dead letter: $field $value',
+  async ({ field, value, reason }) => {
+    let stands = true;
+    const lines = await walk(
+      (_n, name) => {
+        if (name === 'unread' && stands) throw new Error('stumbled');
+      },
+      { ordered: true, whenDead: 'continue', retryDelaysMs: Array(1_000).fill(200) },
+    );
+    const [id] = [0, 1].map((n) => sendStep(channel, 'unread', n));
+    await expect.poll(() => rows('SELECT 1 FROM held_messages'), PATIENCE).toHaveLength(2);
+    await pool.query('UPDATE held_messages SET ?? = ? WHERE message_id = ?', [field, value, id]);
+    await expect.poll(letters, PATIENCE).toMatchObject([{ id, type: null, reason: expect.stringMatching(reason) }]);
+    stands = false;
+    await expect.poll(walked, PATIENCE).toEqual(['unread 1']);
+    expect(lines.filter(({ fields, text }) => fields['messageId'] === id && /dead letter/.test(text))).toHaveLength(1);
+  },
+);
