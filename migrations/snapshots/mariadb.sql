@@ -10,7 +10,7 @@ CREATE TABLE `claimed_payloads` (
 
 CREATE TABLE `consumers` (
   `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-  `type` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `type` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
   `since` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
   `replays` tinyint(1) NOT NULL DEFAULT 0,
   `ordered` tinyint(1) NOT NULL DEFAULT 0,
@@ -59,7 +59,7 @@ CREATE TABLE `dead_letters` (
 
 CREATE TABLE `event_streams` (
   `category` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-  `id` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `id` varchar(128) CHARACTER SET ascii COLLATE ascii_nopad_bin NOT NULL,
   `version` int(10) unsigned NOT NULL,
   PRIMARY KEY (`category`,`id`),
   CONSTRAINT `event_streams_version` CHECK (`version` >= 1)
@@ -67,7 +67,7 @@ CREATE TABLE `event_streams` (
 
 CREATE TABLE `events` (
   `category` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-  `stream_id` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `stream_id` varchar(128) CHARACTER SET ascii COLLATE ascii_nopad_bin NOT NULL,
   `version` int(10) unsigned NOT NULL,
   `type` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
   `data` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
@@ -167,8 +167,8 @@ CREATE TABLE `outbox_partition` (
 CREATE TABLE `outbox_waiting` (
   `seq` bigint(20) unsigned NOT NULL,
   `partition_id` tinyint(3) unsigned NOT NULL,
-  `aggregatetype` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
-  `aggregateid` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `aggregatetype` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
+  `aggregateid` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
   `due_at` datetime(6) DEFAULT NULL,
   PRIMARY KEY (`seq`),
   KEY `outbox_waiting_due` (`partition_id`,`due_at`),
@@ -193,7 +193,7 @@ CREATE TABLE `products` (
 
 CREATE TABLE `projection_rebuilds` (
   `name` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-  `after_id` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '',
+  `after_id` varchar(128) CHARACTER SET ascii COLLATE ascii_nopad_bin NOT NULL DEFAULT '',
   `done` int(10) unsigned NOT NULL DEFAULT 0,
   `total` int(10) unsigned NOT NULL,
   `removed` int(10) unsigned NOT NULL DEFAULT 0,
@@ -221,7 +221,7 @@ CREATE TABLE `schema_migrations` (
 
 CREATE TABLE `snapshots` (
   `category` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-  `stream_id` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `stream_id` varchar(128) CHARACTER SET ascii COLLATE ascii_nopad_bin NOT NULL,
   `shape` int(10) unsigned NOT NULL,
   `version` int(10) unsigned NOT NULL,
   `state` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
@@ -240,7 +240,7 @@ CREATE TABLE `claimed_payloads` (
 
 CREATE TABLE `consumers` (
   `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-  `type` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `type` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
   `since` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
   `replays` tinyint(1) NOT NULL DEFAULT 0,
   `ordered` tinyint(1) NOT NULL DEFAULT 0,
@@ -284,7 +284,7 @@ CREATE TABLE `dead_letters` (
 
 CREATE TABLE `emails` (
   `id` bigint(20) unsigned NOT NULL AUTO_INCREMENT,
-  `message_id` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `message_id` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
   `customer_id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   `recipient` varchar(254) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
   `subject` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
@@ -295,7 +295,7 @@ CREATE TABLE `emails` (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
 CREATE TABLE `gateway_operations` (
-  `idempotency_key` varchar(255) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `idempotency_key` varchar(255) CHARACTER SET ascii COLLATE ascii_nopad_bin NOT NULL,
   `kind` enum('charge','refund') NOT NULL,
   `amount` bigint(20) unsigned NOT NULL,
   `outcome` enum('charged','declined','refunded') NOT NULL,
@@ -368,8 +368,8 @@ CREATE TABLE `outbox_partition` (
 CREATE TABLE `outbox_waiting` (
   `seq` bigint(20) unsigned NOT NULL,
   `partition_id` tinyint(3) unsigned NOT NULL,
-  `aggregatetype` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
-  `aggregateid` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `aggregatetype` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
+  `aggregateid` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
   `due_at` datetime(6) DEFAULT NULL,
   PRIMARY KEY (`seq`),
   KEY `outbox_waiting_due` (`partition_id`,`due_at`),
@@ -403,7 +403,7 @@ CREATE TABLE `reservations` (
 
 CREATE TABLE `reserved_items` (
   `order_id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-  `sku` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `sku` varchar(64) CHARACTER SET ascii COLLATE ascii_nopad_bin NOT NULL,
   `quantity` int(10) unsigned NOT NULL,
   PRIMARY KEY (`order_id`,`sku`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
@@ -417,7 +417,7 @@ CREATE TABLE `retention` (
 CREATE TABLE `saga_history` (
   `seq` bigint(20) unsigned NOT NULL AUTO_INCREMENT,
   `name` varchar(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-  `id` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `id` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
   `happened` varchar(500) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
   `created_at` datetime(6) NOT NULL DEFAULT utc_timestamp(6),
   PRIMARY KEY (`seq`),
@@ -427,7 +427,7 @@ CREATE TABLE `saga_history` (
 
 CREATE TABLE `sagas` (
   `name` varchar(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-  `id` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `id` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL,
   `data` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
   `lineage` text CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
   `state` enum('running','stuck','completed','compensated') NOT NULL,
@@ -450,7 +450,7 @@ CREATE TABLE `sagas` (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
 CREATE TABLE `sales` (
-  `sku` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `sku` varchar(64) CHARACTER SET ascii COLLATE ascii_nopad_bin NOT NULL,
   `orders` bigint(20) unsigned NOT NULL,
   `quantity` bigint(20) unsigned NOT NULL,
   `amount` bigint(20) unsigned NOT NULL,
@@ -470,7 +470,7 @@ CREATE TABLE `schema_migrations` (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
 CREATE TABLE `stock` (
-  `sku` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `sku` varchar(64) CHARACTER SET ascii COLLATE ascii_nopad_bin NOT NULL,
   `available` int(10) unsigned NOT NULL,
   `reserved` int(10) unsigned NOT NULL DEFAULT 0,
   PRIMARY KEY (`sku`)

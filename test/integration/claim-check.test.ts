@@ -1,11 +1,12 @@
 import { createServer } from 'node:http';
 import { createInbox, defineConsumer, on } from '@oncebox/inbox';
 import { defineMessage } from '@oncebox/message';
-import { createPool, type Pool, transaction } from '@oncebox/mysql';
-import { createRelay, forgetPayloads, outbox, servePayloads } from '@oncebox/outbox';
+import { createPool, deleteExpired, type Pool, transaction } from '@oncebox/mysql';
+import { CLAIMED_PAYLOADS, createRelay, forgetPayloads, outbox, servePayloads } from '@oncebox/outbox';
 import { createPublisher } from '@oncebox/rabbitmq';
 import { type Listening, listen } from '@oncebox/service';
 import type { RowDataPacket } from 'mysql2/promise';
+import { v7 as uuidv7 } from 'uuid';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { z } from 'zod';
 import { newName, PATIENCE, quiet, vhost } from '../support/consumers.ts';
@@ -168,21 +169,51 @@ test('a payload that is not what was claimed is never handled', async () => {
   expect(handled).toEqual([]);
 });
 
-test('payloads are deleted after their retention, by the age of their messages', async () => {
-  const contract = drawn(newName());
-  await transaction(shop, async (tx) => {
-    for (const payload of [LARGE, `${LARGE}!`]) await outbox.add(tx, contract.message(payload));
-  });
-  await admin.query('UPDATE claimed_payloads SET created_at = UTC_TIMESTAMP(6) - INTERVAL 2 HOUR WHERE payload = ?', [
-    JSON.stringify(LARGE),
-  ]);
+/** A payload and the row of its message, both written so many hours ago. @param publishedAgo in hours; null for a message that is not published */
+async function keep(
+  count: number,
+  writtenAgo: number,
+  publishedAgo: number | null,
+  state = 'published',
+): Promise<string[]> {
+  const ids = Array.from({ length: count }, () => uuidv7());
+  const at = (hours: number) => `UTC_TIMESTAMP(6) - INTERVAL ${hours} HOUR`;
+  await admin.query(
+    `INSERT INTO claimed_payloads (id, payload, created_at) VALUES ${ids.map(() => `(?, '{}', ${at(writtenAgo)})`).join()}`,
+    ids,
+  );
+  const published = publishedAgo === null ? 'NULL' : at(publishedAgo);
+  await admin.query(
+    `INSERT INTO outbox (id, aggregatetype, aggregateid, type, payload, state, created_at, published_at)
+     VALUES ${ids.map(() => `(?, 'picture', 'kept', 'Kept', '{}', '${state}', ${at(writtenAgo)}, ${published})`).join()}`,
+    ids,
+  );
+  return ids;
+}
+
+test('D4: payloads are deleted after their retention, unless their messages may still be on their way', async () => {
+  const unpublished = await keep(600, 5, null, 'parked');
+  const [expired] = await keep(1, 4, 3);
+  const [gone] = await keep(1, 4, 3);
+  await admin.query('DELETE FROM outbox WHERE id = ?', [gone]);
+  const late = await keep(1, 4, 1);
+  const many = await keep(1_200, 4, 3);
+  const young = await keep(1, 1, 0);
+  const forgotten = await deleteExpired(shop, CLAIMED_PAYLOADS, 2, new AbortController().signal);
+  const [rows] = await admin.query<RowDataPacket[]>('SELECT id FROM claimed_payloads');
+  const left = rows.map((row) => String(row['id']));
+  expect(left.sort()).toEqual([...unpublished, ...late, ...young].sort());
+  expect(left).not.toContain(expired);
+  expect(forgotten).toBe(2 + many.length);
+  await admin.query("DELETE FROM outbox WHERE aggregateid = 'kept'");
+});
+
+test('a service deletes the payloads of its messages from its start on', async () => {
+  await keep(1, 4, 3);
   const enough = new AbortController();
   const forgetting = forgetPayloads(shop, { keepHours: 1, signal: enough.signal, logger: quiet });
-  const kept = async () => {
-    const [rows] = await admin.query<RowDataPacket[]>('SELECT payload FROM claimed_payloads');
-    return rows.map((row) => JSON.parse(row['payload']));
-  };
-  await expect.poll(kept, PATIENCE).toEqual([`${LARGE}!`]);
+  const kept = async () => (await admin.query<RowDataPacket[]>('SELECT id FROM claimed_payloads'))[0];
+  await expect.poll(kept, PATIENCE).toEqual([]);
   enough.abort();
   await forgetting;
 });

@@ -52,6 +52,20 @@ describe('a stream', () => {
     });
   });
 
+  it('is told by its id, byte for byte', async () => {
+    const stem = uuidv7();
+    const ids = [stem, `${stem} `, `${stem}'`, `${stem}\\`, `${stem}' OR 1=1 -- `];
+    const aggregate = withSnapshots(1);
+    for (const [index, id] of ids.entries()) await add(nothing(id), [deposited(index + 1)], aggregate);
+    for (const [index, id] of ids.entries()) {
+      expect(await load(pool, aggregate, id)).toMatchObject({ id, version: 1, state: { balance: index + 1 } });
+      const locked = await transaction(pool, (tx) => loadForUpdate(tx, ledger, id));
+      expect(await eventsOf(id)).toEqual([[1, 'Deposited']]);
+      await add(locked, [doubled], aggregate);
+      expect((await load(pool, aggregate, id)).state.balance).toBe(2 * (index + 1));
+    }
+  });
+
   it('has version 0 and the initial state before its first event', async () => {
     const id = uuidv7();
     expect(await load(pool, ledger, id)).toEqual(nothing(id));

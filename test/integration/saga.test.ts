@@ -1,6 +1,6 @@
 import { createInbox, defineConsumer } from '@oncebox/inbox';
 import { type CommandOutcome, defineCommand, type ReplyTo, repliesTo, replyTo } from '@oncebox/message';
-import { createPool, type Pool, transaction } from '@oncebox/mysql';
+import { createPool, deleteExpired, type Pool, transaction } from '@oncebox/mysql';
 import {
   answersTo,
   defineSaga,
@@ -8,6 +8,7 @@ import {
   forgetSagas,
   listSagas,
   resumeSaga,
+  SAGAS,
   type Saga,
   startSaga,
   watchTimeouts,
@@ -164,6 +165,25 @@ test('a refusal undoes what was done', async () => {
   expect((await commands()).at(-1)).toMatchObject({ type: 'Unfly', replyTo: to('flight', 'back') });
   await answer(to('flight', 'back'), done);
   expect(await sagas()).toMatchObject([{ state: 'compensated', reason: 'full' }]);
+});
+
+test('ids that differ by a trailing space are two sagas, each with its own history', async () => {
+  for (const id of ['a', 'a ', 'a', 'a ']) await begin(patient, id);
+  await begin(patient, "o'brien\\");
+  expect((await sagas()).map((row) => row['id'])).toEqual(['a', 'a ', "o'brien\\"]);
+  for (const id of ['a', 'a ', "o'brien\\"]) {
+    const found = await findSagas(pool, id);
+    expect(found.map((saga) => [saga.id, saga.history.length])).toEqual([[id, 1]]);
+  }
+});
+
+test('retention deletes exactly the sagas that it has found', async () => {
+  for (const id of ['a', 'a ', "x') OR 1=1 -- ", '\\']) await begin(patient, id);
+  await admin.query(
+    "UPDATE sagas SET state = 'completed', due_at = NULL, ended_at = UTC_TIMESTAMP(6) - INTERVAL 3 HOUR WHERE id <> 'a'",
+  );
+  expect(await deleteExpired(pool, SAGAS, 1, new AbortController().signal)).toBe(3);
+  expect((await sagas()).map((row) => row['id'])).toEqual(['a']);
 });
 
 describe('an answer changes nothing', () => {

@@ -13,11 +13,12 @@ export const welcomeEmail = defineConsumer({
   handlers: [
     onBatch(CustomerCreated, {
       async handle(tx, messages) {
-        // A query: as a prepared statement, each number of rows would be another.
+        // A query: as a prepared statement, each number of rows would be another. Its values as bytes, which the driver writes in
+        // hexadecimal: in quotes, a name would trust the server's sql_mode.
         await tx.query('INSERT INTO emails (message_id, customer_id, recipient, subject, body) VALUES ?', [
           messages.map(({ id, payload: { customerId, name, email, language } }) => {
             const { subject, to } = GREETINGS[language] ?? ENGLISH;
-            return [id, customerId, email, subject, to(name)];
+            return [id, customerId, email, subject, to(name)].map((text) => Buffer.from(text, 'utf8'));
           }),
         ]);
       },

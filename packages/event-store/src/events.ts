@@ -8,7 +8,7 @@ import { EventStoreError } from './errors.ts';
 const READ_TIMEOUT_MS = 5_000;
 
 /** A pool reads what is committed; a transaction sees its own appends too. */
-export type Reader = Pick<Pool | Transaction, 'query'>;
+export type Reader = Pick<Pool | Transaction, 'execute'>;
 
 type Row = RowDataPacket & {
   readonly id: string;
@@ -33,7 +33,7 @@ export async function readEvents<State, E extends Event>(
   id: string,
   afterVersion = 0,
 ): Promise<Recorded<E>[]> {
-  const [rows] = await reader.query<Row[]>({
+  const [rows] = await reader.execute<Row[]>({
     sql: `SELECT ${COLUMNS} FROM events WHERE category = ? AND stream_id = ? AND version > ? ORDER BY version`,
     values: [aggregate.category, id, afterVersion],
     timeout: READ_TIMEOUT_MS,
@@ -41,9 +41,12 @@ export async function readEvents<State, E extends Event>(
   return rows.map((row) => recorded(aggregate, row));
 }
 
-/** Whole histories, by stream, in one statement. */
+/**
+ * Whole histories, by stream, in one statement: ranges of the primary key. The ids as bytes, which the driver writes in hexadecimal: in
+ * quotes, an id would trust the server's sql_mode.
+ */
 export async function readStreams<State, E extends Event>(
-  reader: Reader,
+  reader: Pick<Transaction, 'query'>,
   aggregate: Aggregate<State, E>,
   ids: readonly string[],
 ): Promise<ReadonlyMap<string, readonly Recorded<E>[]>> {
@@ -51,7 +54,7 @@ export async function readStreams<State, E extends Event>(
   if (ids.length === 0) return histories;
   const [rows] = await reader.query<Row[]>(
     `SELECT ${COLUMNS} FROM events WHERE category = ? AND stream_id IN (?) ORDER BY stream_id, version`,
-    [aggregate.category, ids],
+    [aggregate.category, ids.map((id) => Buffer.from(id, 'utf8'))],
   );
   for (const row of rows) histories.get(row.id)?.push(recorded(aggregate, row));
   return histories;

@@ -13,7 +13,7 @@ export async function readSnapshot<State, E extends Event>(
   id: string,
 ): Promise<Stream<State> | undefined> {
   if (snapshots === undefined) return undefined;
-  const [rows] = await reader.query<(RowDataPacket & { version: number; state: string })[]>(
+  const [rows] = await reader.execute<(RowDataPacket & { version: number; state: string })[]>(
     'SELECT version, state FROM snapshots WHERE category = ? AND stream_id = ? AND shape = ?',
     [category, id, snapshots.shape],
   );
@@ -36,7 +36,7 @@ export async function writeSnapshot<State, E extends Event>(
 ): Promise<void> {
   if (snapshots === undefined) return;
   if (Math.floor(before / snapshots.every) === Math.floor(version / snapshots.every)) return;
-  await tx.query(
+  await tx.execute(
     `INSERT INTO snapshots (category, stream_id, shape, version, state) VALUES (?, ?, ?, ?, ?)
      ON DUPLICATE KEY UPDATE shape = VALUES(shape), version = VALUES(version), state = VALUES(state)`,
     [category, id, snapshots.shape, version, JSON.stringify(state)],

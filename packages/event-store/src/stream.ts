@@ -33,7 +33,7 @@ export async function loadForUpdate<State, E extends Event>(
   id: string,
 ): Promise<Stream<State>> {
   assertTransaction(tx);
-  await tx.query<RowDataPacket[]>('SELECT version FROM event_streams WHERE category = ? AND id = ? FOR UPDATE', [
+  await tx.execute<RowDataPacket[]>('SELECT version FROM event_streams WHERE category = ? AND id = ? FOR UPDATE', [
     aggregate.category,
     id,
   ]);
@@ -66,19 +66,13 @@ export async function append<State, E extends Event>(
   const recorded = parsed.map((event, index): Recorded<E> => {
     return { ...event, version: stream.version + index + 1, occurredAt, lineage };
   });
-  await tx.query(
-    `INSERT INTO events (category, stream_id, version, type, data, lineage, occurred_at)
-     VALUES ${recorded.map(() => '(?, ?, ?, ?, ?, ?, ?)').join(', ')}`,
-    recorded.flatMap(({ type, version }, index) => [
-      aggregate.category,
-      stream.id,
-      version,
-      type,
-      texts[index],
-      encodeLineage(lineage),
-      occurredAt,
-    ]),
-  );
+  // One at a time, as there are few: a statement for all of them would be another prepared statement for each number.
+  for (const [index, { type, version }] of recorded.entries()) {
+    await tx.execute(
+      `INSERT INTO events (category, stream_id, version, type, data, lineage, occurred_at) VALUES (?, ?, ?, ?, ?, ?, ?)`,
+      [aggregate.category, stream.id, version, type, texts[index] ?? '', encodeLineage(lineage), occurredAt],
+    );
+  }
   const appended = fold(aggregate, stream.id, recorded, stream);
   await writeSnapshot(tx, aggregate, stream.version, appended);
   return appended;
@@ -103,13 +97,13 @@ async function advance(tx: Transaction, category: string, { id, version }: Strea
   const conflict = () => new VersionConflictError(category, id, version);
   if (version === 0) {
     await tx
-      .query('INSERT INTO event_streams (category, id, version) VALUES (?, ?, ?)', [category, id, by])
+      .execute('INSERT INTO event_streams (category, id, version) VALUES (?, ?, ?)', [category, id, by])
       .catch((error: unknown) => {
         throw isDuplicateKey(error) ? conflict() : error;
       });
     return;
   }
-  const [{ affectedRows }] = await tx.query<ResultSetHeader>(
+  const [{ affectedRows }] = await tx.execute<ResultSetHeader>(
     'UPDATE event_streams SET version = ? WHERE category = ? AND id = ? AND version = ?',
     [version + by, category, id, version],
   );

@@ -32,7 +32,7 @@ export function deadLetters(pool: Pool, consumer: string): DeadLetters {
           // Asked every second, and nearly always there is nothing: the index says so, and nothing is locked.
           // The lock is the claim: a worker that dies gives its rows back at once, and the others pass them by. The index is forced so that
           // no other row is locked on the way, which an operator may be editing.
-          const [rows] = await tx.query<(RowDataPacket & { id: string })[]>(
+          const [rows] = await tx.execute<(RowDataPacket & { id: string })[]>(
             `SELECT CAST(d.id AS CHAR) AS id FROM dead_letters AS d FORCE INDEX (dead_letters_state)
               WHERE d.state = 'replay' AND d.consumer = ? ORDER BY d.id LIMIT ${BATCH} FOR UPDATE SKIP LOCKED`,
             [consumer],

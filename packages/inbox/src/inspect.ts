@@ -42,8 +42,9 @@ export async function readHandled(
   const [rows] = await pool.query<(RowDataPacket & { id: Buffer; at: string })[]>(
     `SELECT message_id AS id, ${iso('processed_at')} AS at FROM processed_messages FORCE INDEX (PRIMARY)
       WHERE consumer = ? AND message_id IN (?)`,
-    // As bytes, which is what the column holds: nothing converts, and nothing folds.
-    [consumer, ids.map((id) => Buffer.from(id, 'utf8'))],
+    // As bytes, which is what the column holds: nothing converts, and nothing folds. And the driver writes them in hexadecimal, where a
+    // string in quotes would trust the server's sql_mode.
+    [Buffer.from(consumer, 'utf8'), ids.map((id) => Buffer.from(id, 'utf8'))],
   );
   return new Map(rows.map(({ id, at }) => [id.toString('utf8'), at]));
 }
@@ -73,7 +74,7 @@ const letters = (state: string): string =>
   `(SELECT COUNT(*) FROM (SELECT 1 FROM dead_letters FORCE INDEX (dead_letters_state)
      WHERE state = '${state}' AND consumer = ? LIMIT ?) AS counted)`;
 
-const ACTIVITY = `SELECT ? AS consumer, ${letters('dead')} AS dead, ${letters('replay')} AS replay,
+const ACTIVITY = `SELECT ${letters('dead')} AS dead, ${letters('replay')} AS replay,
   (SELECT COUNT(*) FROM (SELECT 1 FROM processed_messages FORCE INDEX (processed_messages_age)
      WHERE processed_at > TIMESTAMPADD(HOUR, -1, UTC_TIMESTAMP(6)) AND consumer = ? LIMIT ?) AS counted) AS handledLastHour`;
 
@@ -84,14 +85,13 @@ export async function readActivity(pool: Pool, countUpTo: number): Promise<Consu
   );
   const activities: ConsumerActivity[] = [];
   for (const { consumer } of names) {
-    const counted = [consumer, countUpTo];
+    const counted = [Buffer.from(consumer, 'utf8'), countUpTo];
     const [rows] = await pool.query<(ConsumerActivity & RowDataPacket)[]>(ACTIVITY, [
-      consumer,
       ...counted,
       ...counted,
       ...counted,
     ]);
-    activities.push(...rows);
+    activities.push(...rows.map((row) => ({ ...row, consumer })));
   }
   return activities;
 }

@@ -10,6 +10,11 @@ export interface Retained {
   readonly key: readonly string[];
   /** An indexed DATETIME(6) in UTC, set by the database's clock. */
   readonly age: string;
+  /**
+   * What must hold of a row beside its age, as constant SQL in which each `?` is the moment before which rows are old. Of one that stays,
+   * the rest of the table goes even so.
+   */
+  readonly condition?: string;
 }
 
 export interface ForgetSettings {
@@ -51,51 +56,67 @@ export async function keepDeleting(
  *
  * One cleaner at a time: the table's row in `retention` is its lock, and who finds it taken does nothing. The oldest rows are
  * read through the index on age without a lock, and deleted by primary key, so at READ COMMITTED a cleaner locks only rows that no writer
- * inserts any more. A `DELETE … WHERE age < ? LIMIT` would lock index ranges, and deadlock with the writers.
+ * inserts any more. A `DELETE … WHERE age < ? LIMIT` would lock index ranges, and deadlock with the writers. Each batch begins at the age
+ * where the last one ended, so rows that must stay are read once.
  *
  * @param signal ends it between two batches.
  * @returns how many rows went.
  */
 export async function deleteExpired(
   pool: Pool,
-  { table, key, age }: Retained,
+  retained: Retained,
   keepHours: number,
   signal: AbortSignal,
 ): Promise<number> {
   let deleted = 0;
-  for (let last = BATCH; last === BATCH && !signal.aborted; deleted += last) {
-    last = await transaction(pool, async (tx) => {
-      const [locked] = await tx.query<RowDataPacket[]>(
-        'SELECT name FROM retention WHERE name = ? FOR UPDATE SKIP LOCKED',
-        [table],
-      );
-      if (locked.length === 0) return 0;
-      const [[clock]] = await tx.query<(RowDataPacket & { limit: string })[]>(
-        'SELECT CAST(TIMESTAMPADD(SECOND, ?, UTC_TIMESTAMP(6)) AS CHAR) AS `limit`',
-        [-Math.round(keepHours * 3600)],
-      );
-      const limit = clock?.limit ?? '';
-      const [rows] = await tx.query<RowDataPacket[]>('SELECT ?? FROM ?? WHERE ?? < ? ORDER BY ?? LIMIT ?', [
-        key,
-        table,
-        age,
-        limit,
-        age,
-        BATCH,
-      ]);
-      if (rows.length === 0) return 0;
-      // Never back: what was deleted by a shorter retention stays unknown after a longer one is set.
-      await tx.query(
-        'UPDATE retention SET forgotten_before = GREATEST(COALESCE(forgotten_before, ?), ?) WHERE name = ?',
-        [limit, limit, table],
-      );
-      const keys = rows.map((row) => key.map((column) => row[column]));
-      await tx.query('DELETE FROM ?? WHERE (??) IN (?)', [table, key, keys]);
-      return rows.length;
-    });
+  let from: string | undefined;
+  while (!signal.aborted) {
+    const batch = await transaction(pool, (tx) => deleteBatch(tx, retained, keepHours, from));
+    deleted += batch.deleted;
+    from = batch.reached;
+    if (batch.deleted < BATCH) break;
   }
   return deleted;
 }
+
+/** @param from the age where the batch before ended. @returns where this one did. */
+async function deleteBatch(
+  tx: Transaction,
+  { table, key, age, condition = 'TRUE' }: Retained,
+  keepHours: number,
+  from: string | undefined,
+): Promise<{ readonly deleted: number; readonly reached: string | undefined }> {
+  const [locked] = await tx.query<RowDataPacket[]>('SELECT name FROM retention WHERE name = ? FOR UPDATE SKIP LOCKED', [
+    table,
+  ]);
+  if (locked.length === 0) return { deleted: 0, reached: from };
+  const [[clock]] = await tx.query<(RowDataPacket & { limit: string })[]>(
+    'SELECT CAST(TIMESTAMPADD(SECOND, ?, UTC_TIMESTAMP(6)) AS CHAR) AS `limit`',
+    [-Math.round(keepHours * 3600)],
+  );
+  const limit = clock?.limit ?? '';
+  const limits = Array.from(condition.matchAll(/\?/g), () => limit);
+  const [rows] = await tx.query<RowDataPacket[]>(
+    `SELECT ??, CAST(?? AS CHAR) AS age_as_text FROM ??
+      WHERE ?? < ? AND ${from === undefined ? '' : '?? >= ? AND'} ${condition} ORDER BY ?? LIMIT ?`,
+    [key, age, table, age, limit, ...(from === undefined ? [] : [age, from]), ...limits, age, BATCH],
+  );
+  if (rows.length === 0) return { deleted: 0, reached: from };
+  // Never back: what was deleted by a shorter retention stays unknown after a longer one is set.
+  await tx.query('UPDATE retention SET forgotten_before = GREATEST(COALESCE(forgotten_before, ?), ?) WHERE name = ?', [
+    limit,
+    limit,
+    table,
+  ]);
+  // Text as bytes, which the driver writes in hexadecimal: in quotes, a key would trust the server's sql_mode.
+  const keys = rows.map((row) => key.map((column) => asBytes(row[column])));
+  await tx.query('DELETE FROM ?? WHERE (??) IN (?)', [table, key, keys]);
+  const reached = String(rows.at(-1)?.['age_as_text']);
+  // Nothing can be compared with '0000-00-00', which a row written by hand may have.
+  return { deleted: rows.length, reached: reached < '1000' ? from : reached };
+}
+
+const asBytes = (value: unknown): unknown => (typeof value === 'string' ? Buffer.from(value, 'utf8') : value);
 
 /** Seconds since the oldest row of a table was made, by the database's clock; null in an empty one. One probe of the index on age. */
 export async function oldestSeconds(

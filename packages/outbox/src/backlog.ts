@@ -1,6 +1,6 @@
 import type { Pool } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
-import { PARTITIONS } from './row.ts';
+import { knownTime, PARTITIONS } from './row.ts';
 
 /** What is not published. A count ends at `countUpTo`: counting a million takes as long as reading them. */
 export interface Backlog {
@@ -27,7 +27,7 @@ const FIRST_ROWS = Array.from({ length: PARTITIONS * 2 }, (_, index) => {
 
 const BACKLOG = `SELECT ${count('pending', 0)} AS pending, ${count('pending', 1)} AS held,
   ${count('parked', 1)} AS parked, ${count('parked', 0)} AS released,
-  (SELECT TIMESTAMPDIFF(SECOND, MIN(created_at), UTC_TIMESTAMP(6)) FROM (${FIRST_ROWS}) AS firsts) AS oldestSeconds`;
+  (SELECT MAX(TIMESTAMPDIFF(SECOND, ${knownTime('created_at')}, UTC_TIMESTAMP(6))) FROM (${FIRST_ROWS}) AS firsts) AS oldestSeconds`;
 
 export async function readBacklog(pool: Pool, countUpTo: number): Promise<Backlog> {
   const [[row]] = await pool.query<(Backlog & RowDataPacket)[]>(BACKLOG, Array(4).fill(countUpTo));

@@ -94,6 +94,42 @@ describe('dispatch', () => {
     expect(result.unsendable).toMatchObject([{ reason: expect.stringContaining('ONCEBOX_INVALID_HEADERS') }]);
   });
 
+  it.each(['0000-00-00', '2026-00-10', '1969-12-31'])('parks a row that was written at %s', async (time) => {
+    const result = await dispatch(
+      [row(1, 'a', { created_at: new Date(time) }), row(2, 'b')],
+      'shop',
+      scripted(),
+      Infinity,
+    );
+    expect(result.unsendable).toMatchObject([{ reason: expect.stringContaining('ONCEBOX_UNSENDABLE_ROW') }]);
+    expect(ids(result.confirmed)).toEqual(['id-2']);
+  });
+
+  it.each([
+    [
+      'throws',
+      () => {
+        throw new TypeError('secret');
+      },
+    ],
+    ['rejects', () => Promise.reject(new TypeError('secret'))],
+    ['rejects with no error', () => Promise.reject('secret')],
+  ] as const)('parks a row for which the publisher %s, and quotes nothing of it', async (_how, fail) => {
+    const good = scripted();
+    const publisher: Publisher = {
+      ready: true,
+      publish: (message) => (message.id === 'id-1' ? fail() : good.publish(message)),
+    };
+    const rows = [row(1, 'a'), row(2, 'a'), row(3, 'b')];
+    const result = await dispatch(rows, 'shop', publisher, Infinity);
+    expect(result).toMatchObject({ outage: undefined, unknown: 0 });
+    expect(result.unsendable).toMatchObject([
+      { row: { id: 'id-1' }, reason: expect.stringMatching(/^ONCEBOX_UNSENDABLE_ROW: (?!.*secret)/) },
+    ]);
+    expect(ids(result.behind)).toEqual(['id-2']);
+    expect(ids(result.confirmed)).toEqual(['id-3']);
+  });
+
   it('leaves rows as they are when an outage comes: neither refused nor behind', async () => {
     const publisher = scripted({ 'id-1': { kind: 'unknown', reason: 'channel closed' } });
     const result = await dispatch([row(1, 'a'), row(2, 'a'), row(3, 'b')], 'shop', publisher, Infinity);

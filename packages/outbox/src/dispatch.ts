@@ -1,6 +1,5 @@
-import { MessageError } from '@oncebox/message';
 import type { Outcome, Publisher } from './publisher.ts';
-import { keyOf, type OutboxRow, toOutgoing } from './row.ts';
+import { keyOf, type OutboxRow, reasonOf, toOutgoing } from './row.ts';
 import type { SettleEarly } from './settle-early.ts';
 
 /** What became of the rows of one pass. Rows that are in none of the lists stay as they are: an outage, or the end of the time, came before their turn. */
@@ -51,7 +50,7 @@ export async function dispatch(
   };
   const chains = Map.groupBy(rows, keyOf);
   // Callbacks and one promise for all: an async function for each key is garbage for each message, and a fast drain has too much of it.
-  const { promise: done, resolve, reject } = Promise.withResolvers<void>();
+  const { promise: done, resolve } = Promise.withResolvers<void>();
   let left = chains.size;
   const end = (): void => {
     left -= 1;
@@ -66,7 +65,7 @@ export async function dispatch(
       end();
     } else {
       const { outcome: published, correlationId } = publishRow(row, schema, publisher);
-      published.then((outcome) => {
+      const settled = (outcome: Outcome): void => {
         const next = note(result, row, outcome, correlationId);
         if (outcome.kind === 'confirmed') early?.look(result.confirmed);
         if (next === 'send') {
@@ -75,7 +74,9 @@ export async function dispatch(
         }
         if (next === 'hold') result.behind.push(...chain.slice(place + 1));
         end();
-      }, reject);
+      };
+      // A rejection would end the pass, and its other messages would be sent again and again.
+      published.then(settled, (error: unknown) => settled(unsendable(error)));
     }
   };
   for (const chain of chains.values()) send(chain, 0);
@@ -119,10 +120,8 @@ function publishRow(
     const message = toOutgoing(row, schema);
     return { outcome: publisher.publish(message), correlationId: message.lineage.correlationId };
   } catch (error) {
-    const outcome: Promise<Outcome> =
-      error instanceof MessageError
-        ? Promise.resolve({ kind: 'unsendable', reason: `${error.code}: ${error.message}` })
-        : Promise.reject(error);
-    return { outcome, correlationId: undefined };
+    return { outcome: Promise.resolve(unsendable(error)), correlationId: undefined };
   }
 }
+
+const unsendable = (error: unknown): Outcome => ({ kind: 'unsendable', reason: reasonOf(error) });

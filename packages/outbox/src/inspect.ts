@@ -1,6 +1,6 @@
 import type { Pool } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
-import { PARTITIONS } from './row.ts';
+import { bytes, isPossibleId, PARTITIONS } from './row.ts';
 
 // What people and scripts ask of an outbox. Plain reads of their own, outside any transaction: they lock nothing, and none of them
 // keeps a read view open while it waits for the reader.
@@ -63,9 +63,10 @@ export async function listOutbox(
   { states, type, reason, olderThan, newerThan }: OutboxFilter,
   { after, limit }: { after: string; limit: number },
 ): Promise<OutboxEntry[]> {
-  const conditions: [sql: string, value: string | number][] = [['seq > ?', after]];
-  if (type !== undefined) conditions.push(['type = ?', type]);
-  if (reason !== undefined) conditions.push(['LOCATE(?, last_error) > 0', reason]);
+  const conditions: [sql: string, value: Buffer | bigint | number][] = [['seq > ?', BigInt(after)]];
+  // As bytes: the column's collation ignores trailing spaces.
+  if (type !== undefined) conditions.push(['CAST(type AS BINARY) = ?', bytes(type)]);
+  if (reason !== undefined) conditions.push(['LOCATE(?, last_error) > 0', bytes(reason)]);
   if (olderThan !== undefined) conditions.push(['created_at < TIMESTAMPADD(SECOND, -?, UTC_TIMESTAMP(6))', olderThan]);
   if (newerThan !== undefined) conditions.push(['created_at > TIMESTAMPADD(SECOND, -?, UTC_TIMESTAMP(6))', newerThan]);
   const where = conditions.map(([sql]) => sql).join(' AND ');
@@ -98,16 +99,27 @@ export interface OutboxDetails extends OutboxEntry {
 }
 
 export async function findInOutbox(pool: Pool, id: string): Promise<OutboxDetails | undefined> {
-  const [rows] = await pool.query<(OutboxDetails & RowDataPacket)[]>(
+  if (!isPossibleId(id)) return undefined;
+  const [[row]] = await pool.execute<(Omit<OutboxDetails, 'behind'> & RowDataPacket)[]>(
     `SELECT ${ENTRY}, o.exchange, COALESCE(o.routing_key, CONCAT(o.aggregatetype, '.', o.type)) AS routingKey,
-            ${iso('w.due_at')} AS dueAt, o.headers, o.payload,
-            (SELECT first.id FROM outbox_waiting AS h JOIN outbox AS first ON first.seq = h.seq
-              WHERE o.state <> 'published' AND h.aggregateid = o.aggregateid AND h.aggregatetype = o.aggregatetype AND h.seq < o.seq
-              ORDER BY h.seq LIMIT 1) AS behind
+            ${iso('w.due_at')} AS dueAt, o.headers, o.payload
        FROM outbox AS o LEFT JOIN outbox_waiting AS w ON w.seq = o.seq WHERE o.id = ?`,
     [id],
   );
-  return rows[0];
+  return row && { ...row, behind: row.state === 'published' ? null : await headBefore(pool, row) };
+}
+
+/**
+ * The id of the first waiting row of a key, if that lies before `seq`. The first entry of the key in outbox_waiting_key. In a statement of
+ * its own: the key's columns have another collation in each of the two tables, which cannot be compared with each other.
+ */
+async function headBefore(pool: Pool, { aggregateId, aggregateType, seq }: OutboxEntry): Promise<string | null> {
+  const [[head]] = await pool.execute<(RowDataPacket & { id: string })[]>(
+    `SELECT o.id FROM outbox_waiting AS w FORCE INDEX (outbox_waiting_key) JOIN outbox AS o ON o.seq = w.seq
+      WHERE w.aggregateid = ? AND w.aggregatetype = ? AND w.seq < ? ORDER BY w.seq LIMIT 1`,
+    [aggregateId, aggregateType, seq],
+  );
+  return head?.id ?? null;
 }
 
 /**
@@ -122,12 +134,12 @@ export async function* scanOutbox(
   { since, settledFor }: { since: string | undefined; settledFor: number },
 ): AsyncGenerator<(OutboxEntry & { readonly recent: number })[]> {
   // Without the Z: a DATETIME has no zone, and MySQL wants none.
-  const from = since?.replace('Z', '') ?? '1000-01-01';
+  const from = since?.replace('Z', '') ?? null;
   for (let after = '0'; ; ) {
-    const [rows] = await pool.query<(OutboxEntry & { recent: number } & RowDataPacket)[]>(
+    const [rows] = await pool.execute<(OutboxEntry & { recent: number } & RowDataPacket)[]>(
       `SELECT ${ENTRY}, COALESCE(o.published_at, o.created_at) > TIMESTAMPADD(SECOND, -?, UTC_TIMESTAMP(6)) AS recent
-         FROM outbox AS o FORCE INDEX (PRIMARY) WHERE o.seq > ? AND o.created_at >= ? ORDER BY o.seq LIMIT 1000`,
-      [settledFor, after, from],
+         FROM outbox AS o FORCE INDEX (PRIMARY) WHERE o.seq > ? AND (? IS NULL OR o.created_at >= ?) ORDER BY o.seq LIMIT 1000`,
+      [settledFor, after, from, from],
     );
     const last = rows.at(-1);
     if (last === undefined) return;

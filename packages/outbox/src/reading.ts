@@ -1,7 +1,7 @@
 import type { Transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import type { OutboxState } from './inspect.ts';
-import { PARTITIONS } from './row.ts';
+import { knownTime, PARTITIONS } from './row.ts';
 
 type Unpublished = Exclude<OutboxState, 'published'>;
 
@@ -32,7 +32,8 @@ const eachPartition = (branch: (partition: number) => string): string[] =>
   Array.from({ length: PARTITIONS }, (_, p) => branch(p));
 
 // The first rows of each partition and state, by outbox_work, and the types and times of these alone. An index on state and type would
-// count by type exactly, and every writer and every settling would pay for it: see docs/decisions/0012-metrics.md.
+// count by type exactly, and every writer and every settling would pay for it: see docs/decisions/0012-metrics.md. The column's collation
+// ignores trailing spaces, hence the length.
 const FIRST_ROWS = Object.values(STATES).flatMap(([state, held]) =>
   eachPartition(
     (partition) => `(SELECT seq FROM outbox FORCE INDEX (outbox_work)
@@ -40,12 +41,12 @@ const FIRST_ROWS = Object.values(STATES).flatMap(([state, held]) =>
   ),
 );
 const READ = `SELECT o.type, o.state, o.held, o.partition_id, COUNT(*) AS count,
-    TIMESTAMPDIFF(MICROSECOND, MIN(o.created_at), UTC_TIMESTAMP(6)) / 1000000 AS oldestSeconds
+    MAX(TIMESTAMPDIFF(MICROSECOND, ${knownTime('o.created_at')}, UTC_TIMESTAMP(6))) / 1000000 AS oldestSeconds
   FROM (${FIRST_ROWS.join(' UNION ALL ')}) AS first STRAIGHT_JOIN outbox AS o FORCE INDEX (PRIMARY) ON o.seq = first.seq
-  GROUP BY o.type, o.state, o.held, o.partition_id`;
+  GROUP BY o.type, OCTET_LENGTH(o.type), o.state, o.held, o.partition_id`;
 
 // What retention deletes next, an index probe a partition.
-const OLDEST_PUBLISHED = `SELECT TIMESTAMPDIFF(SECOND, MIN(published_at), UTC_TIMESTAMP(6)) AS seconds FROM (${eachPartition(
+const OLDEST_PUBLISHED = `SELECT MAX(TIMESTAMPDIFF(SECOND, ${knownTime('published_at')}, UTC_TIMESTAMP(6))) AS seconds FROM (${eachPartition(
   (partition) => `(SELECT published_at FROM outbox FORCE INDEX (outbox_work)
     WHERE state = 'published' AND held = 0 AND partition_id = ${partition} ORDER BY seq LIMIT 1)`,
 ).join(' UNION ALL ')}) AS firsts`;
@@ -55,7 +56,7 @@ interface Row extends RowDataPacket {
   readonly state: string;
   readonly held: number;
   readonly count: number;
-  readonly oldestSeconds: string;
+  readonly oldestSeconds: string | null;
 }
 
 /**

@@ -1,5 +1,6 @@
 import type { Transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
+import { bytes, fitReason } from './row.ts';
 
 // Every statement here writes by primary key, in a transaction that holds the rows' partition: it meets no other relay, and
 // no writer either, since writers only insert. Only by primary key, though: for a list that is long beside the table, the optimizer
@@ -34,6 +35,9 @@ export async function settle(tx: Transaction, seqs: Seqs, { deleteRows }: { dele
   );
 }
 
+/** A writer of plain SQL may have put any number there. One more than the column holds would fail the statement, and so its pass. */
+const ONE_MORE = 'LEAST(attempts, 4294967294) + 1';
+
 export interface Backoff {
   /** Milliseconds before the second attempt; doubles with each. */
   readonly firstMs: number;
@@ -51,9 +55,9 @@ export async function postpone(tx: Transaction, seqs: Seqs, reason: string, back
     `UPDATE outbox FORCE INDEX (PRIMARY)
         SET available_at = TIMESTAMPADD(MICROSECOND,
               ROUND(1000 * LEAST(?, ? * POW(2, LEAST(attempts, 30))) * (0.5 + RAND() / 2)), UTC_TIMESTAMP(6)),
-            attempts = attempts + 1, held = 1, last_error = ?
+            attempts = ${ONE_MORE}, held = 1, last_error = ?
       WHERE seq IN (?)`,
-    [backoff.mostMs, backoff.firstMs, reason.slice(0, 500), seqs],
+    [backoff.mostMs, backoff.firstMs, bytes(fitReason(reason)), seqs],
   );
   await tx.query(
     `INSERT INTO outbox_waiting (seq, partition_id, aggregatetype, aggregateid, due_at)
@@ -80,8 +84,8 @@ export async function park(tx: Transaction, seqs: Seqs, reason: string, blocking
   if (seqs.length === 0) return;
   if (blocking) await hold(tx, seqs);
   await tx.query(
-    `UPDATE outbox FORCE INDEX (PRIMARY) SET state = 'parked', held = ?, attempts = attempts + 1, last_error = ? WHERE seq IN (?)`,
-    [blocking ? 1 : 0, reason.slice(0, 500), seqs],
+    `UPDATE outbox FORCE INDEX (PRIMARY) SET state = 'parked', held = ?, attempts = ${ONE_MORE}, last_error = ? WHERE seq IN (?)`,
+    [blocking ? 1 : 0, bytes(fitReason(reason)), seqs],
   );
 }
 
@@ -98,7 +102,7 @@ export async function unblock(tx: Transaction, gone: Seqs, aggregateIds: readonl
     `SELECT CAST(head.seq AS CHAR) AS seq
        FROM (SELECT MIN(seq) AS seq FROM outbox_waiting WHERE aggregateid IN (?) GROUP BY aggregateid, aggregatetype) AS head
        STRAIGHT_JOIN outbox AS o ON o.seq = head.seq WHERE o.state = 'pending'`,
-    [aggregateIds],
+    [aggregateIds.map(bytes)],
   );
   if (heads.length === 0) return;
   await tx.query(

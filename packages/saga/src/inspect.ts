@@ -49,13 +49,13 @@ export async function listSagas(
 /** The sagas of this id, of whichever name. */
 export async function findSagas(pool: Pool, id: string): Promise<SagaDetails[]> {
   // By id alone it reads the table, which a person asks for now and then.
-  const [entries] = await pool.query<(SagaEntry & RowDataPacket & { lineage: string })[]>(
+  const [entries] = await pool.execute<(SagaEntry & RowDataPacket & { lineage: string })[]>(
     `SELECT ${ENTRY}, lineage FROM sagas WHERE id = ? ORDER BY name`,
     [id],
   );
   return await Promise.all(
     entries.map(async ({ lineage, ...entry }) => {
-      const [history] = await pool.query<(RowDataPacket & { at: string; happened: string })[]>(
+      const [history] = await pool.execute<(RowDataPacket & { at: string; happened: string })[]>(
         `SELECT ${iso('created_at')} AS at, happened FROM saga_history WHERE name = ? AND id = ? ORDER BY seq`,
         [entry.name, id],
       );

@@ -23,7 +23,7 @@ export function heldLetters(pool: Pool, consumer: string): DeadLetters {
       const found = await transaction(pool, async (tx) => {
         joined.clear();
         // The lock is the claim. For the index see deadLetters.
-        const [letters] = await tx.query<(RowDataPacket & Letter)[]>(
+        const [letters] = await tx.execute<(RowDataPacket & Letter)[]>(
           `SELECT CAST(d.id AS CHAR) AS id, d.message_id AS messageId, d.routing_key AS routingKey, d.properties, d.body
              FROM dead_letters AS d FORCE INDEX (dead_letters_state)
             WHERE d.state = 'replay' AND d.consumer = ? ORDER BY d.id LIMIT ${BATCH} FOR UPDATE SKIP LOCKED`,
@@ -77,7 +77,7 @@ async function letGo(pool: Pool, consumer: string): Promise<void> {
   const ended = new Set<string>();
   await transaction(pool, async (tx) => {
     ended.clear();
-    const [letters] = await tx.query<(RowDataPacket & { id: string })[]>(
+    const [letters] = await tx.execute<(RowDataPacket & { id: string })[]>(
       `SELECT CAST(k.dead_letter AS CHAR) AS id FROM held_keys AS k FORCE INDEX (held_keys_dead)
          LEFT JOIN dead_letters AS d ON d.id = k.dead_letter
         WHERE k.consumer = ? AND k.dead_letter IS NOT NULL AND (d.id IS NULL OR d.state = 'discarded') LIMIT ${BATCH}`,
@@ -96,7 +96,7 @@ async function letGo(pool: Pool, consumer: string): Promise<void> {
 
 /** Locks the key that waits for a dead letter; nothing if none does any more. */
 async function lockKeyOf(tx: Transaction, consumer: string, letter: string): Promise<string | undefined> {
-  const [[row]] = await tx.query<(RowDataPacket & { key: Buffer })[]>(
+  const [[row]] = await tx.execute<(RowDataPacket & { key: Buffer })[]>(
     `SELECT ordering_key AS \`key\` FROM held_keys FORCE INDEX (held_keys_dead)
       WHERE consumer = ? AND dead_letter = ? FOR UPDATE`,
     [consumer, letter],

@@ -10,6 +10,7 @@ import type { RowDataPacket } from 'mysql2/promise';
 /** What orders messages: those of one key take effect in the order of their arrival. One without an aggregate has a key of its own. */
 export const keyOf = ({ aggregateId, id }: Pick<Received, 'aggregateId' | 'id'>): string => aggregateId ?? id;
 
+/** What a key column holds, and what `query` writes in hexadecimal: a string in quotes would trust the server's sql_mode. */
 const bytes = (text: string): Buffer => Buffer.from(text, 'utf8');
 
 /** What is known of a batch before it is handled. */
@@ -29,7 +30,7 @@ export async function knownOf(tx: Transaction, consumer: string, batch: readonly
       UNION
      SELECT 'given up', message_id FROM dead_letters FORCE INDEX (dead_letters_message)
       WHERE consumer = ? AND message_id IN (?)`,
-    [consumer, [...keys].map(bytes), consumer, batch.map(({ id }) => bytes(id))],
+    [bytes(consumer), [...keys].map(bytes), bytes(consumer), batch.map(({ id }) => bytes(id))],
   );
   const named = (wanted: string) =>
     new Set(rows.filter(({ what }) => what === wanted).map(({ name }) => name.toString('utf8')));
@@ -109,7 +110,7 @@ export async function lockDue(tx: Transaction, consumer: string, leftOut: readon
 
 /** The same for one key, if it is due. */
 export async function lockKey(tx: Transaction, consumer: string, key: string): Promise<Due | undefined> {
-  const [rows] = await tx.query<(RowDataPacket & Omit<Due, 'key'>)[]>(
+  const [rows] = await tx.execute<(RowDataPacket & Omit<Due, 'key'>)[]>(
     `SELECT attempts, begun, first_failed_at AS firstFailedAt FROM held_keys
       WHERE consumer = ? AND ordering_key = ? AND due_at <= UTC_TIMESTAMP(6) FOR UPDATE`,
     [consumer, bytes(key)],
@@ -132,7 +133,7 @@ export interface Head extends DeadMessage {
 
 /** The first message of a key, by m.seq: a bare seq would be the text of the same name, where 10 comes before 9. The key's row is locked, so that nobody takes it away. */
 export async function headOf(tx: Transaction, consumer: string, key: string): Promise<Head | undefined> {
-  const [[row]] = await tx.query<(RowDataPacket & Omit<Head, 'id'> & { id: Buffer })[]>(
+  const [[row]] = await tx.execute<(RowDataPacket & Omit<Head, 'id'> & { id: Buffer })[]>(
     `SELECT CAST(m.seq AS CHAR) AS seq, m.message_id AS id, m.routing_key AS routingKey, m.properties, m.body
        FROM held_messages AS m FORCE INDEX (held_messages_key) WHERE m.consumer = ? AND m.ordering_key = ?
       ORDER BY m.seq LIMIT 1`,
@@ -170,7 +171,7 @@ export async function awaken(pool: Pool, consumer: string, keys?: ReadonlySet<st
       `SELECT DISTINCT m.ordering_key AS \`key\` FROM held_messages AS m FORCE INDEX (held_messages_key)
          LEFT JOIN held_keys AS k ON k.consumer = m.consumer AND k.ordering_key = m.ordering_key
         WHERE m.consumer = ? AND k.consumer IS NULL ${keys === undefined ? '' : 'AND m.ordering_key IN (?)'}`,
-      keys === undefined ? [consumer] : [consumer, [...keys].map(bytes)],
+      keys === undefined ? [bytes(consumer)] : [bytes(consumer), [...keys].map(bytes)],
     );
     for (const { key } of orphans) await addKey(tx, consumer, key.toString('utf8'), { attempts: 0, inMs: 0 });
   });
