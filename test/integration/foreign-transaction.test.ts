@@ -1,4 +1,5 @@
-import { defineMessage } from '@oncebox/message';
+import { createInbox, defineConsumer, on } from '@oncebox/inbox';
+import { defineMessage, type Received } from '@oncebox/message';
 import { createPool, fromConnection, type Pool, savepoint, transaction, withOwnOptions } from '@oncebox/mysql';
 import { outbox } from '@oncebox/outbox';
 import { type ConnectionOptions, createConnection as createCallbackConnection } from 'mysql2';
@@ -288,5 +289,70 @@ describe('A5: something that is no transaction', () => {
     await connection.promise().commit();
     connection.destroy();
     expect(await payloads()).toHaveLength(1);
+  });
+});
+
+describe('A3: an inbox on a pool of another library', () => {
+  const handles = (name: string, seen: string[], ordered: boolean) =>
+    defineConsumer({
+      name,
+      ordered,
+      retryDelaysMs: [1],
+      handlers: [
+        on(Noted, {
+          async handle(_tx, { payload: { id, text } }) {
+            seen.push(id);
+            if (text === 'fails once' && seen.filter((each) => each === id).length === 1) throw new Error('once');
+          },
+        }),
+      ],
+    });
+
+  it.each([true, false])('A3: handles each message once, whatever its options (ordered: %s)', async (ordered) => {
+    const pool = createRawPool({
+      uri: schemas.fulfilment.adminUrl,
+      connectionLimit: 3,
+      rowsAsArray: true,
+      dateStrings: true,
+      timezone: '+09:00',
+      bigNumberStrings: true,
+      supportBigNumbers: true,
+    });
+    const name = `raw-${ordered}`;
+    const seen: string[] = [];
+    const inbox = createInbox(pool, handles(name, seen, ordered));
+    await inbox.register();
+    const received = (id: string, text = ''): Received => {
+      const properties = { messageId: id, type: 'Noted', headers: { schemaversion: 1, 'cloudEvents:subject': 'k' } };
+      return {
+        id,
+        type: 'Noted',
+        version: 1,
+        payload: JSON.stringify({ id, text }),
+        lineage: {},
+        aggregateId: 'k',
+        source: undefined,
+        occurredAt: undefined,
+        routingKey: 'note.noted',
+        original: {
+          routingKey: 'note.noted',
+          properties: JSON.stringify(properties),
+          body: Buffer.from(JSON.stringify({ id, text })),
+        },
+      };
+    };
+    expect(await inbox.process(received('first'))).toMatchObject({ kind: 'handled' });
+    expect(await inbox.process(received('first'))).toMatchObject({ kind: 'duplicate' });
+    const failed = await inbox.process(received('second', 'fails once'));
+    expect(failed.kind).toBe(ordered ? 'held' : 'retry');
+    if (ordered) {
+      expect(await inbox.process(received('third'))).toMatchObject({ kind: 'held' });
+      await expect.poll(() => inbox.ordered?.handleHeld(), { timeout: 10_000 }).toMatchObject({ messageId: 'second' });
+      await expect.poll(() => inbox.ordered?.handleHeld(), { timeout: 10_000 }).toMatchObject({ messageId: 'third' });
+      expect(seen).toEqual(['first', 'second', 'second', 'third']);
+    } else {
+      expect(await inbox.process(received('second', 'fails once'))).toMatchObject({ kind: 'handled' });
+    }
+    await pool.end();
   });
 });

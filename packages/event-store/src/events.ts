@@ -1,5 +1,5 @@
 import { decodeLineage, type Lineage } from '@oncebox/message';
-import type { Pool, Transaction } from '@oncebox/mysql';
+import { type Pool, type Transaction, withOwnOptions } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import type { Aggregate, Event, Recorded } from './aggregate.ts';
 import { EventStoreError } from './errors.ts';
@@ -33,7 +33,7 @@ export async function readEvents<State, E extends Event>(
   id: string,
   afterVersion = 0,
 ): Promise<Recorded<E>[]> {
-  const [rows] = await reader.execute<Row[]>({
+  const [rows] = await withOwnOptions(reader).execute<Row[]>({
     sql: `SELECT ${COLUMNS} FROM events WHERE category = ? AND stream_id = ? AND version > ? ORDER BY version`,
     values: [aggregate.category, id, afterVersion],
     timeout: READ_TIMEOUT_MS,
@@ -52,7 +52,7 @@ export async function readStreams<State, E extends Event>(
 ): Promise<ReadonlyMap<string, readonly Recorded<E>[]>> {
   const histories = new Map<string, Recorded<E>[]>(ids.map((id) => [id, []]));
   if (ids.length === 0) return histories;
-  const [rows] = await reader.query<Row[]>(
+  const [rows] = await withOwnOptions(reader).query<Row[]>(
     `SELECT ${COLUMNS} FROM events WHERE category = ? AND stream_id IN (?) ORDER BY stream_id, version`,
     [aggregate.category, ids.map((id) => Buffer.from(id, 'utf8'))],
   );

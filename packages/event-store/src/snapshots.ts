@@ -1,4 +1,4 @@
-import type { Transaction } from '@oncebox/mysql';
+import { type Transaction, withOwnOptions } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import type { Aggregate, Event, Stream } from './aggregate.ts';
 import type { Reader } from './events.ts';
@@ -13,7 +13,7 @@ export async function readSnapshot<State, E extends Event>(
   id: string,
 ): Promise<Stream<State> | undefined> {
   if (snapshots === undefined) return undefined;
-  const [rows] = await reader.execute<(RowDataPacket & { version: number; state: string })[]>(
+  const [rows] = await withOwnOptions(reader).execute<(RowDataPacket & { version: number; state: string })[]>(
     'SELECT version, state FROM snapshots WHERE category = ? AND stream_id = ? AND shape = ?',
     [category, id, snapshots.shape],
   );
@@ -36,7 +36,7 @@ export async function writeSnapshot<State, E extends Event>(
 ): Promise<void> {
   if (snapshots === undefined) return;
   if (Math.floor(before / snapshots.every) === Math.floor(version / snapshots.every)) return;
-  await tx.execute(
+  await withOwnOptions(tx).execute(
     `INSERT INTO snapshots (category, stream_id, shape, version, state) VALUES (?, ?, ?, ?, ?)
      ON DUPLICATE KEY UPDATE shape = VALUES(shape), version = VALUES(version), state = VALUES(state)`,
     [category, id, snapshots.shape, version, JSON.stringify(state)],

@@ -1,5 +1,5 @@
 import type { Lineage } from '@oncebox/message';
-import { assertTransaction, isDuplicateKey, type Transaction } from '@oncebox/mysql';
+import { assertTransaction, isDuplicateKey, type Transaction, withOwnOptions } from '@oncebox/mysql';
 import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import { type Aggregate, type Event, fold, type Recorded, type Stream } from './aggregate.ts';
 import { EventStoreError, VersionConflictError } from './errors.ts';
@@ -33,10 +33,10 @@ export async function loadForUpdate<State, E extends Event>(
   id: string,
 ): Promise<Stream<State>> {
   assertTransaction(tx);
-  await tx.execute<RowDataPacket[]>('SELECT version FROM event_streams WHERE category = ? AND id = ? FOR UPDATE', [
-    aggregate.category,
-    id,
-  ]);
+  await withOwnOptions(tx).execute<RowDataPacket[]>(
+    'SELECT version FROM event_streams WHERE category = ? AND id = ? FOR UPDATE',
+    [aggregate.category, id],
+  );
   return await load(tx, aggregate, id);
 }
 
@@ -68,7 +68,7 @@ export async function append<State, E extends Event>(
   });
   // One at a time, as there are few: a statement for all of them would be another prepared statement for each number.
   for (const [index, { type, version }] of recorded.entries()) {
-    await tx.execute(
+    await withOwnOptions(tx).execute(
       `INSERT INTO events (category, stream_id, version, type, data, lineage, occurred_at) VALUES (?, ?, ?, ?, ?, ?, ?)`,
       [aggregate.category, stream.id, version, type, texts[index] ?? '', encodeLineage(lineage), occurredAt],
     );
@@ -96,14 +96,14 @@ function checked<State, E extends Event>({ category, event }: Aggregate<State, E
 async function advance(tx: Transaction, category: string, { id, version }: Stream<unknown>, by: number): Promise<void> {
   const conflict = () => new VersionConflictError(category, id, version);
   if (version === 0) {
-    await tx
+    await withOwnOptions(tx)
       .execute('INSERT INTO event_streams (category, id, version) VALUES (?, ?, ?)', [category, id, by])
       .catch((error: unknown) => {
         throw isDuplicateKey(error) ? conflict() : error;
       });
     return;
   }
-  const [{ affectedRows }] = await tx.execute<ResultSetHeader>(
+  const [{ affectedRows }] = await withOwnOptions(tx).execute<ResultSetHeader>(
     'UPDATE event_streams SET version = ? WHERE category = ? AND id = ? AND version = ?',
     [version + by, category, id, version],
   );
@@ -112,7 +112,7 @@ async function advance(tx: Transaction, category: string, { id, version }: Strea
 
 /** Asked for rather than left to a column's default, because the state may depend on it. */
 async function databaseNow(tx: Transaction): Promise<Date> {
-  const [[row]] = await tx.query<(RowDataPacket & { now: Date })[]>('SELECT UTC_TIMESTAMP(3) AS now');
+  const [[row]] = await withOwnOptions(tx).query<(RowDataPacket & { now: Date })[]>('SELECT UTC_TIMESTAMP(3) AS now');
   if (row === undefined) throw new Error('SELECT without a row');
   return row.now;
 }

@@ -1,5 +1,5 @@
 import type { DeadLetter, DeadLetters, SendAgain } from '@oncebox/message';
-import { isDuplicateKey, type Pool, type Transaction, transaction } from '@oncebox/mysql';
+import { isDuplicateKey, type Pool, type Transaction, transaction, withOwnOptions } from '@oncebox/mysql';
 import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 
 /** Sent while their rows are locked, one after another; few, so that one transaction does not last. */
@@ -32,7 +32,7 @@ export function deadLetters(pool: Pool, consumer: string): DeadLetters {
           // Asked every second, and nearly always there is nothing: the index says so, and nothing is locked.
           // The lock is the claim: a worker that dies gives its rows back at once, and the others pass them by. The index is forced so that
           // no other row is locked on the way, which an operator may be editing.
-          const [rows] = await tx.execute<(RowDataPacket & { id: string })[]>(
+          const [rows] = await withOwnOptions(tx).execute<(RowDataPacket & { id: string })[]>(
             `SELECT CAST(d.id AS CHAR) AS id FROM dead_letters AS d FORCE INDEX (dead_letters_state)
               WHERE d.state = 'replay' AND d.consumer = ? ORDER BY d.id LIMIT ${BATCH} FOR UPDATE SKIP LOCKED`,
             [consumer],
@@ -42,10 +42,10 @@ export function deadLetters(pool: Pool, consumer: string): DeadLetters {
               failure = error;
             });
             if (state === undefined) break;
-            await tx.execute('UPDATE dead_letters SET state = ?, updated_at = UTC_TIMESTAMP(6) WHERE id = ?', [
-              state,
-              id,
-            ]);
+            await withOwnOptions(tx).execute(
+              'UPDATE dead_letters SET state = ?, updated_at = UTC_TIMESTAMP(6) WHERE id = ?',
+              [state, id],
+            );
           }
           return rows.length;
         },
@@ -64,7 +64,7 @@ export async function insertDeadLetter(tx: Transaction, consumer: string, letter
   const { firstFailedAt, lastFailedAt, occurredAt, copyHash } = letter;
   const id = messageId === undefined ? null : Buffer.from(messageId, 'utf8');
   // A prepared statement, which sends the body as it is; a query would send it in hexadecimal, at twice its size.
-  const [{ insertId }] = await tx.execute<ResultSetHeader>(
+  const [{ insertId }] = await withOwnOptions(tx).execute<ResultSetHeader>(
     `INSERT INTO dead_letters (consumer, message_id, type, version, routing_key, properties, body, reason, error_class,
                                attempts, first_failed_at, last_failed_at, occurred_at, copy_hash)
      VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
@@ -90,7 +90,10 @@ export async function insertDeadLetter(tx: Transaction, consumer: string, letter
 
 /** Reads each body when its turn comes: together they may be large. */
 async function sendOne(tx: Transaction, id: string, send: SendAgain): Promise<'replayed' | 'dead'> {
-  const [rows] = await tx.execute<Row[]>('SELECT routing_key, properties, body FROM dead_letters WHERE id = ?', [id]);
+  const [rows] = await withOwnOptions(tx).execute<Row[]>(
+    'SELECT routing_key, properties, body FROM dead_letters WHERE id = ?',
+    [id],
+  );
   const [row] = rows;
   if (row === undefined) throw new Error(`The dead letter ${id} is gone, although its row is locked`);
   const outcome = await send({ routingKey: row.routing_key, properties: row.properties, body: row.body });

@@ -1,4 +1,4 @@
-import { isDuplicateKey, type Pool, transaction } from '@oncebox/mysql';
+import { isDuplicateKey, type Pool, transaction, withOwnOptions } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import type { Consumer } from './consumer.ts';
 
@@ -16,15 +16,14 @@ export async function register(pool: Pool, { name, types, replayedTypes, ordered
   await transaction(
     pool,
     async (tx) => {
-      const [rows] = await tx.execute<(RowDataPacket & { type: string; replays: number; ordered: number })[]>(
-        'SELECT type, replays, ordered FROM consumers WHERE consumer = ?',
-        [name],
-      );
+      const [rows] = await withOwnOptions(tx).execute<
+        (RowDataPacket & { type: string; replays: number; ordered: number })[]
+      >('SELECT type, replays, ordered FROM consumers WHERE consumer = ?', [name]);
       const known = new Map(rows.map((row) => [row.type, row]));
       for (const type of types.toSorted()) {
         const [before, replays] = [known.get(type), replayedTypes.includes(type) ? 1 : 0];
         if (before === undefined) {
-          await tx
+          await withOwnOptions(tx)
             .execute('INSERT INTO consumers (consumer, type, replays, ordered) VALUES (?, ?, ?, ?)', [
               name,
               type,
@@ -35,16 +34,14 @@ export async function register(pool: Pool, { name, types, replayedTypes, ordered
               if (!isDuplicateKey(error)) throw error;
             });
         } else if (before.replays !== replays || before.ordered !== isOrdered) {
-          await tx.execute('UPDATE consumers SET replays = ?, ordered = ? WHERE consumer = ? AND type = ?', [
-            replays,
-            isOrdered,
-            name,
-            type,
-          ]);
+          await withOwnOptions(tx).execute(
+            'UPDATE consumers SET replays = ?, ordered = ? WHERE consumer = ? AND type = ?',
+            [replays, isOrdered, name, type],
+          );
         }
       }
       for (const type of known.keys().filter((each) => !types.includes(each))) {
-        await tx.execute('DELETE FROM consumers WHERE consumer = ? AND type = ?', [name, type]);
+        await withOwnOptions(tx).execute('DELETE FROM consumers WHERE consumer = ? AND type = ?', [name, type]);
       }
     },
     { timeoutMs: 10_000 },

@@ -1,8 +1,7 @@
 import { Buffer } from 'node:buffer';
 import { format, type SqlValue } from 'mysql2';
-import type { RowDataPacket } from 'mysql2/promise';
 import { DatabaseError } from './errors.ts';
-import { type Handle, handleOf, isOurs, type Transaction } from './handle.ts';
+import { handleOf, isOurs, type Statements } from './handle.ts';
 
 /** A column as mysql2 shows it to `typeCast`, as far as it is used here. */
 interface Field {
@@ -29,38 +28,55 @@ const OPTIONS = { rowsAsArray: false, nestTables: false, namedPlaceholders: fals
 const bound = (value: unknown): unknown =>
   value instanceof Date ? value.toISOString().replace('T', ' ').replace('Z', '') : value;
 
+interface Query {
+  readonly sql: string;
+  readonly values?: unknown;
+  /** Milliseconds. */
+  readonly timeout?: number;
+}
+
+/** Text becomes a hexadecimal literal: in quotes it would be read by rules that depend on the server's sql_mode. */
+function asBytes(value: unknown): SqlValue {
+  if (typeof value === 'string') return Buffer.from(value, 'utf8');
+  if (Array.isArray(value)) return value.map(asBytes);
+  // What is left are numbers, nulls, Dates and Buffers, which are all that statements of ours are given.
+  return value as SqlValue;
+}
+
 /**
  * The same transaction as our own statements need it: on a connection that another library has opened, results and parameters are as on
  * ours whatever options it was opened with, and a prepared statement means the schema that the session is in. (mysql2 keeps prepared
- * statements by their text, and the server binds each to the schema in which it was prepared.) On a connection of ours, `tx` itself.
- *
- * Only numbers and Buffers may be values of a `query`: the driver would quote text by rules that depend on the server's sql_mode.
+ * statements by their text, and the server binds each to the schema in which it was prepared.) On a connection of ours, and for a pool,
+ * the argument itself.
  */
-export function withOwnOptions(tx: Transaction): Transaction {
+export function withOwnOptions<Db extends object>(tx: Db): Db {
   const found = handleOf(tx);
   if (found === undefined || isOurs(found.statements)) return tx;
-  const view: Pick<Transaction, never> & object = {
-    query: (sql: string, values?: readonly unknown[]) =>
-      tx.query({ sql: values === undefined ? sql : format(sql, [...values] as SqlValue[], true, 'Z'), ...OPTIONS }),
+  const { statements } = found;
+  const view = {
+    query(given: string | Query, values?: unknown) {
+      const query: Query = typeof given === 'string' ? { sql: given, values } : given;
+      const { sql, values: bound, ...rest } = query;
+      const text = bound === undefined ? sql : format(sql, asBytes(bound), true, 'Z');
+      return statements.run('query', [{ ...rest, sql: text, ...OPTIONS }]);
+    },
     async execute(sql: string, values: readonly unknown[] = []) {
-      const schema = await schemaOf(tx, found);
+      const schema = await schemaOf(statements);
       const text = `${sql} /* ${Buffer.from(schema, 'utf8').toString('hex')} */`;
-      return await tx.execute({ sql: text, values: values.map(bound) as string[], ...OPTIONS });
+      return await statements.run('execute', [{ sql: text, values: values.map(bound), ...OPTIONS }]);
     },
   };
   // The same handle, by the same symbol: what is asked of the transaction is answered by the one that it is a view of.
   for (const symbol of Object.getOwnPropertySymbols(tx)) Reflect.set(view, symbol, Reflect.get(tx, symbol));
-  return view as Transaction;
+  // What a handle is used for here: its two methods, and the symbol.
+  return view as unknown as Db;
 }
 
 /** Asked once in a transaction of ours; the owner of a foreign one may change it between any two statements. */
-async function schemaOf(tx: Transaction, { statements }: Handle): Promise<string> {
+async function schemaOf(statements: Statements): Promise<string> {
   if (statements.schema !== undefined && !statements.foreign) return statements.schema;
-  const [[row]] = await tx.query<(RowDataPacket & { name: string | null })[]>({
-    sql: 'SELECT DATABASE() AS name',
-    ...OPTIONS,
-  });
-  const name = row?.name;
+  const answer = await statements.run('query', [{ sql: 'SELECT DATABASE() AS name', ...OPTIONS }]);
+  const name: unknown = Array.isArray(answer) ? answer[0]?.[0]?.name : undefined;
   if (typeof name !== 'string') {
     throw new DatabaseError(
       'ONCEBOX_UNSUITABLE_CONNECTION',

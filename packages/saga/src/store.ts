@@ -1,5 +1,5 @@
 import type { Lineage } from '@oncebox/message';
-import { isDuplicateKey, type Transaction } from '@oncebox/mysql';
+import { isDuplicateKey, type Transaction, withOwnOptions } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import type { Next, Position } from './machine.ts';
 
@@ -38,7 +38,7 @@ export async function insert(
 ): Promise<boolean> {
   const { state, direction, step, attempts } = position;
   try {
-    await tx.execute(
+    await withOwnOptions(tx).execute(
       `INSERT INTO sagas (name, id, data, lineage, state, direction, step, attempts, due_at, ended_at)
        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ${DUE}, IF(? = 'completed', UTC_TIMESTAMP(6), NULL))`,
       [name, id, data, JSON.stringify(lineage), state, direction, step, attempts, wait(command), state],
@@ -52,10 +52,10 @@ export async function insert(
 
 /** Locks the saga's row, so that an answer, a second one and a time-out take their turns. */
 export async function lock(tx: Transaction, { name, id }: SagaKey): Promise<StoredSaga | undefined> {
-  const [[row]] = await tx.execute<Row[]>(`SELECT ${COLUMNS} FROM sagas WHERE name = ? AND id = ? FOR UPDATE`, [
-    name,
-    id,
-  ]);
+  const [[row]] = await withOwnOptions(tx).execute<Row[]>(
+    `SELECT ${COLUMNS} FROM sagas WHERE name = ? AND id = ? FOR UPDATE`,
+    [name, id],
+  );
   return row && stored(row);
 }
 
@@ -64,7 +64,7 @@ export async function lock(tx: Transaction, { name, id }: SagaKey): Promise<Stor
  * coming in. Through sagas_due, which by due_at alone leaves out all that are stuck or have ended.
  */
 export async function lockDue(tx: Transaction, names: readonly string[]): Promise<StoredSaga | undefined> {
-  const [[row]] = await tx.query<Row[]>(
+  const [[row]] = await withOwnOptions(tx).query<Row[]>(
     `SELECT ${COLUMNS} FROM sagas FORCE INDEX (sagas_due)
       WHERE due_at <= UTC_TIMESTAMP(6) AND name IN (?) ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED`,
     [names],
@@ -75,7 +75,7 @@ export async function lockDue(tx: Transaction, names: readonly string[]): Promis
 /** By primary key; the caller holds the row's lock. */
 export async function update(tx: Transaction, { name, id }: SagaKey, { position, command }: Next): Promise<void> {
   const { state, direction, step, attempts, reason, problem } = position;
-  await tx.execute(
+  await withOwnOptions(tx).execute(
     `UPDATE sagas SET state = ?, direction = ?, step = ?, attempts = ?, reason = ?, problem = ?, due_at = ${DUE},
             updated_at = UTC_TIMESTAMP(6), ended_at = IF(? IN ('completed', 'compensated'), UTC_TIMESTAMP(6), NULL)
       WHERE name = ? AND id = ?`,
@@ -84,7 +84,11 @@ export async function update(tx: Transaction, { name, id }: SagaKey, { position,
 }
 
 export async function remember(tx: Transaction, { name, id }: SagaKey, happened: string): Promise<void> {
-  await tx.execute('INSERT INTO saga_history (name, id, happened) VALUES (?, ?, LEFT(?, 500))', [name, id, happened]);
+  await withOwnOptions(tx).execute('INSERT INTO saga_history (name, id, happened) VALUES (?, ?, LEFT(?, 500))', [
+    name,
+    id,
+    happened,
+  ]);
 }
 
 /** By the database's clock, as the poller's look is. */

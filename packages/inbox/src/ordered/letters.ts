@@ -1,5 +1,5 @@
 import { type DeadLetters, type DeadMessage, fromWire } from '@oncebox/message';
-import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
+import { type Pool, type Transaction, transaction, withOwnOptions } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import { deadLetters } from '../dead-letters.ts';
 import { addHeld, awaken, dropHead, headOf, reschedule } from './store.ts';
@@ -23,7 +23,7 @@ export function heldLetters(pool: Pool, consumer: string): DeadLetters {
       const found = await transaction(pool, async (tx) => {
         joined.clear();
         // The lock is the claim. For the index see deadLetters.
-        const [letters] = await tx.execute<(RowDataPacket & Letter)[]>(
+        const [letters] = await withOwnOptions(tx).execute<(RowDataPacket & Letter)[]>(
           `SELECT CAST(d.id AS CHAR) AS id, d.message_id AS messageId, d.routing_key AS routingKey, d.properties, d.body
              FROM dead_letters AS d FORCE INDEX (dead_letters_state)
             WHERE d.state = 'replay' AND d.consumer = ? ORDER BY d.id LIMIT ${BATCH} FOR UPDATE SKIP LOCKED`,
@@ -31,10 +31,10 @@ export function heldLetters(pool: Pool, consumer: string): DeadLetters {
         );
         for (const letter of letters) {
           const state = await replayOne(tx, consumer, letter, joined);
-          await tx.execute('UPDATE dead_letters SET state = ?, updated_at = UTC_TIMESTAMP(6) WHERE id = ?', [
-            state,
-            letter.id,
-          ]);
+          await withOwnOptions(tx).execute(
+            'UPDATE dead_letters SET state = ?, updated_at = UTC_TIMESTAMP(6) WHERE id = ?',
+            [state, letter.id],
+          );
         }
         return letters.length;
       });
@@ -56,12 +56,10 @@ async function replayOne(
   const key = await lockKeyOf(tx, consumer, letter.id);
   if (key !== undefined) {
     const head = await headOf(tx, consumer, key);
-    await tx.execute('UPDATE held_messages SET routing_key = ?, properties = ?, body = ? WHERE seq = ?', [
-      letter.routingKey,
-      letter.properties,
-      letter.body,
-      head?.seq ?? null,
-    ]);
+    await withOwnOptions(tx).execute(
+      'UPDATE held_messages SET routing_key = ?, properties = ?, body = ? WHERE seq = ?',
+      [letter.routingKey, letter.properties, letter.body, head?.seq ?? null],
+    );
     await reschedule(tx, consumer, key, { attempts: 0, inMs: 0 });
     return 'replayed';
   }
@@ -77,7 +75,7 @@ async function letGo(pool: Pool, consumer: string): Promise<void> {
   const ended = new Set<string>();
   await transaction(pool, async (tx) => {
     ended.clear();
-    const [letters] = await tx.execute<(RowDataPacket & { id: string })[]>(
+    const [letters] = await withOwnOptions(tx).execute<(RowDataPacket & { id: string })[]>(
       `SELECT CAST(k.dead_letter AS CHAR) AS id FROM held_keys AS k FORCE INDEX (held_keys_dead)
          LEFT JOIN dead_letters AS d ON d.id = k.dead_letter
         WHERE k.consumer = ? AND k.dead_letter IS NOT NULL AND (d.id IS NULL OR d.state = 'discarded') LIMIT ${BATCH}`,
@@ -96,7 +94,7 @@ async function letGo(pool: Pool, consumer: string): Promise<void> {
 
 /** Locks the key that waits for a dead letter; nothing if none does any more. */
 async function lockKeyOf(tx: Transaction, consumer: string, letter: string): Promise<string | undefined> {
-  const [[row]] = await tx.execute<(RowDataPacket & { key: Buffer })[]>(
+  const [[row]] = await withOwnOptions(tx).execute<(RowDataPacket & { key: Buffer })[]>(
     `SELECT ordering_key AS \`key\` FROM held_keys FORCE INDEX (held_keys_dead)
       WHERE consumer = ? AND dead_letter = ? FOR UPDATE`,
     [consumer, letter],

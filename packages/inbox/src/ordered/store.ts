@@ -1,5 +1,5 @@
 import type { DeadMessage, Received } from '@oncebox/message';
-import { isDuplicateKey, type Pool, type Transaction, transaction } from '@oncebox/mysql';
+import { isDuplicateKey, type Pool, type Transaction, transaction, withOwnOptions } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 
 // held_messages and held_keys. A key is held while it has messages there; its row in held_keys says when the first of them is due.
@@ -24,7 +24,7 @@ export interface Known {
 /** Plain reads of two indexes. */
 export async function knownOf(tx: Transaction, consumer: string, batch: readonly Received[]): Promise<Known> {
   const keys = new Set(batch.map(keyOf));
-  const [rows] = await tx.query<(RowDataPacket & { what: 'held' | 'given up'; name: Buffer })[]>(
+  const [rows] = await withOwnOptions(tx).query<(RowDataPacket & { what: 'held' | 'given up'; name: Buffer })[]>(
     `SELECT 'held' AS what, ordering_key AS name FROM held_messages FORCE INDEX (held_messages_key)
       WHERE consumer = ? AND ordering_key IN (?)
       UNION
@@ -45,7 +45,7 @@ export async function addHeld(
 ): Promise<void> {
   const { routingKey, properties, body } = held.original;
   try {
-    await tx.execute(
+    await withOwnOptions(tx).execute(
       `INSERT INTO held_messages (consumer, ordering_key, message_id, routing_key, properties, body) VALUES (?, ?, ?, ?, ?, ?)`,
       [consumer, bytes(held.key), bytes(held.id), routingKey, properties, body],
     );
@@ -64,7 +64,7 @@ export interface Schedule {
 /** A key that has a row already keeps it: another worker has held it in the meantime. */
 export async function addKey(tx: Transaction, consumer: string, key: string, schedule: Schedule): Promise<void> {
   try {
-    await tx.execute(
+    await withOwnOptions(tx).execute(
       `INSERT INTO held_keys (consumer, ordering_key, attempts, first_failed_at, due_at, dead_letter)
        VALUES (?, ?, ?, UTC_TIMESTAMP(6), TIMESTAMPADD(MICROSECOND, ?, UTC_TIMESTAMP(6)), ?)`,
       [consumer, bytes(key), schedule.attempts, microseconds(schedule), schedule.deadLetter ?? null],
@@ -75,7 +75,7 @@ export async function addKey(tx: Transaction, consumer: string, key: string, sch
 }
 
 export async function reschedule(tx: Transaction, consumer: string, key: string, schedule: Schedule): Promise<void> {
-  await tx.execute(
+  await withOwnOptions(tx).execute(
     `UPDATE held_keys SET begun = 0, attempts = ?, first_failed_at = COALESCE(first_failed_at, UTC_TIMESTAMP(6)),
             due_at = TIMESTAMPADD(MICROSECOND, ?, UTC_TIMESTAMP(6)), dead_letter = ?
       WHERE consumer = ? AND ordering_key = ?`,
@@ -99,7 +99,7 @@ export interface Due {
  */
 export async function lockDue(tx: Transaction, consumer: string, leftOut: readonly string[]): Promise<Due | undefined> {
   // The index is forced so that no key is locked on the way which is not due. It has the key's columns, so none that is left out is read.
-  const [rows] = await tx.query<(RowDataPacket & Omit<Due, 'key'> & { key: Buffer })[]>(
+  const [rows] = await withOwnOptions(tx).query<(RowDataPacket & Omit<Due, 'key'> & { key: Buffer })[]>(
     `SELECT ordering_key AS \`key\`, attempts, begun, first_failed_at AS firstFailedAt FROM held_keys FORCE INDEX (held_keys_due)
       WHERE consumer = ? AND due_at <= UTC_TIMESTAMP(6) ${leftOut.length === 0 ? '' : 'AND ordering_key NOT IN (?)'}
       ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED`,
@@ -110,7 +110,7 @@ export async function lockDue(tx: Transaction, consumer: string, leftOut: readon
 
 /** The same for one key, if it is due. */
 export async function lockKey(tx: Transaction, consumer: string, key: string): Promise<Due | undefined> {
-  const [rows] = await tx.execute<(RowDataPacket & Omit<Due, 'key'>)[]>(
+  const [rows] = await withOwnOptions(tx).execute<(RowDataPacket & Omit<Due, 'key'>)[]>(
     `SELECT attempts, begun, first_failed_at AS firstFailedAt FROM held_keys
       WHERE consumer = ? AND ordering_key = ? AND due_at <= UTC_TIMESTAMP(6) FOR UPDATE`,
     [consumer, bytes(key)],
@@ -120,7 +120,7 @@ export async function lockKey(tx: Transaction, consumer: string, key: string): P
 
 /** Writes down that a process begins with the first message of a key. */
 export async function addBegun(tx: Transaction, consumer: string, key: string): Promise<void> {
-  await tx.execute('UPDATE held_keys SET begun = begun + 1 WHERE consumer = ? AND ordering_key = ?', [
+  await withOwnOptions(tx).execute('UPDATE held_keys SET begun = begun + 1 WHERE consumer = ? AND ordering_key = ?', [
     consumer,
     bytes(key),
   ]);
@@ -133,7 +133,7 @@ export interface Head extends DeadMessage {
 
 /** The first message of a key, by m.seq: a bare seq would be the text of the same name, where 10 comes before 9. The key's row is locked, so that nobody takes it away. */
 export async function headOf(tx: Transaction, consumer: string, key: string): Promise<Head | undefined> {
-  const [[row]] = await tx.execute<(RowDataPacket & Omit<Head, 'id'> & { id: Buffer })[]>(
+  const [[row]] = await withOwnOptions(tx).execute<(RowDataPacket & Omit<Head, 'id'> & { id: Buffer })[]>(
     `SELECT CAST(m.seq AS CHAR) AS seq, m.message_id AS id, m.routing_key AS routingKey, m.properties, m.body
        FROM held_messages AS m FORCE INDEX (held_messages_key) WHERE m.consumer = ? AND m.ordering_key = ?
       ORDER BY m.seq LIMIT 1`,
@@ -144,12 +144,12 @@ export async function headOf(tx: Transaction, consumer: string, key: string): Pr
 
 /** Takes the first message away, and makes the next one due or ends the key's hold. `awaken` is due after the commit. */
 export async function dropHead(tx: Transaction, consumer: string, key: string, seq: string): Promise<void> {
-  await tx.execute('DELETE FROM held_messages WHERE seq = ?', [seq]);
+  await withOwnOptions(tx).execute('DELETE FROM held_messages WHERE seq = ?', [seq]);
   if ((await headOf(tx, consumer, key)) === undefined) {
     await dropKey(tx, consumer, key);
     return;
   }
-  await tx.execute(
+  await withOwnOptions(tx).execute(
     `UPDATE held_keys SET begun = 0, attempts = 0, first_failed_at = NULL, dead_letter = NULL, due_at = UTC_TIMESTAMP(6)
       WHERE consumer = ? AND ordering_key = ?`,
     [consumer, bytes(key)],
@@ -157,7 +157,10 @@ export async function dropHead(tx: Transaction, consumer: string, key: string, s
 }
 
 export async function dropKey(tx: Transaction, consumer: string, key: string): Promise<undefined> {
-  await tx.execute('DELETE FROM held_keys WHERE consumer = ? AND ordering_key = ?', [consumer, bytes(key)]);
+  await withOwnOptions(tx).execute('DELETE FROM held_keys WHERE consumer = ? AND ordering_key = ?', [
+    consumer,
+    bytes(key),
+  ]);
 }
 
 /**
@@ -167,7 +170,7 @@ export async function dropKey(tx: Transaction, consumer: string, key: string): P
 export async function awaken(pool: Pool, consumer: string, keys?: ReadonlySet<string>): Promise<void> {
   if (keys?.size === 0) return;
   await transaction(pool, async (tx) => {
-    const [orphans] = await tx.query<(RowDataPacket & { key: Buffer })[]>(
+    const [orphans] = await withOwnOptions(tx).query<(RowDataPacket & { key: Buffer })[]>(
       `SELECT DISTINCT m.ordering_key AS \`key\` FROM held_messages AS m FORCE INDEX (held_messages_key)
          LEFT JOIN held_keys AS k ON k.consumer = m.consumer AND k.ordering_key = m.ordering_key
         WHERE m.consumer = ? AND k.consumer IS NULL ${keys === undefined ? '' : 'AND m.ordering_key IN (?)'}`,
