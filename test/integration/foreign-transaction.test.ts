@@ -293,6 +293,8 @@ describe('A5: something that is no transaction', () => {
 });
 
 describe('A3: an inbox on a pool of another library', () => {
+  /** Consumers whose handlers fail. A batch is tried in more than one way, so that an attempt may call a handler twice. */
+  const failing = new Set<string>();
   const handles = (name: string, seen: string[], ordered: boolean) =>
     defineConsumer({
       name,
@@ -302,7 +304,7 @@ describe('A3: an inbox on a pool of another library', () => {
         on(Noted, {
           async handle(_tx, { payload: { id, text } }) {
             seen.push(id);
-            if (text === 'fails once' && seen.filter((each) => each === id).length === 1) throw new Error('once');
+            if (text === 'fails' && failing.has(name)) throw new Error('for now');
           },
         }),
       ],
@@ -343,15 +345,17 @@ describe('A3: an inbox on a pool of another library', () => {
     };
     expect(await inbox.process(received('first'))).toMatchObject({ kind: 'handled' });
     expect(await inbox.process(received('first'))).toMatchObject({ kind: 'duplicate' });
-    const failed = await inbox.process(received('second', 'fails once'));
+    failing.add(name);
+    const failed = await inbox.process(received('second', 'fails'));
     expect(failed.kind).toBe(ordered ? 'held' : 'retry');
+    failing.delete(name);
     if (ordered) {
       expect(await inbox.process(received('third'))).toMatchObject({ kind: 'held' });
       await expect.poll(() => inbox.ordered?.handleHeld(), { timeout: 10_000 }).toMatchObject({ messageId: 'second' });
       await expect.poll(() => inbox.ordered?.handleHeld(), { timeout: 10_000 }).toMatchObject({ messageId: 'third' });
-      expect(seen).toEqual(['first', 'second', 'second', 'third']);
+      expect(seen.filter((id, at) => id !== seen[at + 1])).toEqual(['first', 'second', 'third']);
     } else {
-      expect(await inbox.process(received('second', 'fails once'))).toMatchObject({ kind: 'handled' });
+      expect(await inbox.process(received('second', 'fails'))).toMatchObject({ kind: 'handled' });
     }
     await pool.end();
   });

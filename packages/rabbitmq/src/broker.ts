@@ -1,4 +1,5 @@
 import { createSender, type Sender } from './sender.ts';
+import { createSerialStart, type SerialStart } from './serial-start.ts';
 import { type Supervisor, type SupervisorOptions, superviseConnection } from './supervisor.ts';
 
 /**
@@ -8,6 +9,7 @@ import { type Supervisor, type SupervisorOptions, superviseConnection } from './
 export interface Broker {
   readonly consuming: Supervisor;
   readonly sender: Sender;
+  readonly serialStart: SerialStart;
   /** Stop the consumers first. */
   close(): Promise<void>;
 }
@@ -24,6 +26,7 @@ export function connectBroker(options: SupervisorOptions): Broker {
   return {
     consuming,
     sender,
+    serialStart: createSerialStart(),
     async close() {
       await sender.close();
       await Promise.all([consuming.close(), publishing.close()]);

@@ -31,7 +31,10 @@ export interface ConsumerOptions {
 
 export interface Consumer {
   readonly name: string;
-  /** Whether the broker sends it messages now. */
+  /**
+   * Whether the broker sends it messages now. After its start a process first handles redelivered
+   * messages, one at a time over all its consumers, and none of them consumes until that is done.
+   */
   readonly consuming: boolean;
   /** Takes no more messages and resolves when those in hand are settled, however long their handlers take. */
   stop(): Promise<void>;
@@ -57,6 +60,7 @@ export function startConsumer({
   const stopped = once(stop.signal, 'abort');
   const sessions = new Map<string, Session>(); // by queue
   const queues = inbox.ordered === undefined ? [name] : orderedQueues(name);
+  const participant = broker.serialStart.join();
   const isConsuming = (): boolean => queues.every((queue) => sessions.get(queue)?.consuming === true);
 
   const isAvailable = async (): Promise<boolean> => {
@@ -72,16 +76,28 @@ export function startConsumer({
   /** One session on one queue, from its beginning to its end. */
   const live = async (queue: string): Promise<void> => {
     if (!(await isAvailable())) return; // to be asked again after a pause
+    // An ordered consumer has many messages in hand as soon as it subscribes, so it waits for the
+    // others.
+    if (inbox.ordered !== undefined) await Promise.race([broker.serialStart.over(), stopped]);
     // Without the means to move a message aside, each failure would be a delivery in vain.
     while (!broker.sender.ready && !stop.signal.aborted) await delay(50);
     const connection = await Promise.race([broker.consuming.connected(), stopped.then(() => undefined)]);
     if (connection === undefined) return;
     const session =
       inbox.ordered === undefined
-        ? await openSession(connection, broker.sender, { inbox, logger, prefetch, deliveryLimit, isAvailable })
+        ? await openSession(connection, broker.sender, {
+            inbox,
+            logger,
+            prefetch,
+            deliveryLimit,
+            isAvailable,
+            async handleFirst(handleOne) {
+              await participant.takeTurns(handleOne);
+              await broker.serialStart.over();
+            },
+          })
         : await openOrderedSession(connection, broker.sender, { inbox, queue, logger, isAvailable });
     sessions.set(queue, session);
-    logger.info({ consumer: name, queue }, 'consuming');
     if (stop.signal.aborted) void session.finish();
     const failure = await session.ended;
     sessions.delete(queue);
@@ -90,10 +106,14 @@ export function startConsumer({
   const warn = (error: unknown): void => {
     logger.warn({ consumer: name }, `not consuming: ${error instanceof Error ? error.message : reasonOf(error)}`);
   };
-  const parts = queues.map((queue) => persist(() => live(queue), stop.signal, warn));
+  const parts =
+    inbox.ordered === undefined
+      ? // The other consumers must not wait for a first session that does not open or that ends early.
+        [persist(() => live(name).finally(participant.leave), stop.signal, warn)]
+      : queues.map((queue) => persist(() => live(queue), stop.signal, warn));
   if (inbox.ordered !== undefined) {
     const { handleHeld } = inbox.ordered;
-    parts.push(handleHeldMessages({ name, handleHeld, logger, isReady: isConsuming, stop: stop.signal }));
+    parts.push(handleHeldMessages({ name, handleHeld, participant, logger, isReady: isConsuming, stop: stop.signal }));
   }
   if (deadLetters !== undefined) {
     const shared = { name, deadLetters, logger, stop: stop.signal };

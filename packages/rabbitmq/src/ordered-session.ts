@@ -35,7 +35,7 @@ import { declareOrderedConsumer } from './topology.ts';
  */
 const PREFETCH = 50;
 
-export interface OrderedSessionOptions extends Omit<SessionOptions, 'prefetch' | 'deliveryLimit'> {
+export interface OrderedSessionOptions extends Omit<SessionOptions, 'prefetch' | 'deliveryLimit' | 'handleFirst'> {
   /** One of the consumer's. */
   readonly queue: string;
 }
@@ -147,6 +147,7 @@ export async function openOrderedSession(
     await inbox.register();
     await channel.prefetch(PREFETCH);
     await channel.consume(queue, take);
+    logger.info({ consumer: name, queue }, 'consuming');
     void watchDepth(live, name, queue);
   } catch (error) {
     await close();

@@ -19,6 +19,7 @@ import { openAcks } from './acks.ts';
 import { openChannel } from './channel.ts';
 import { copyTo, failedAttempts, originalRoutingKey } from './copies.ts';
 import { watchDepth } from './depth.ts';
+import { fetchOne } from './fetch-one.ts';
 import type { Logger } from './logger.ts';
 import { pauseMs } from './persist.ts';
 import type { Sender } from './sender.ts';
@@ -34,6 +35,12 @@ export interface SessionOptions {
   readonly logger: Logger;
   /** Says in the log what is away. */
   readonly isAvailable: () => Promise<boolean>;
+  /**
+   * The session subscribes when this resolves. `handleOne` handles one message if the queue has
+   * one, and resolves with whether the message was delivered before. It resolves with false when
+   * the session has ended.
+   */
+  readonly handleFirst: (handleOne: () => Promise<boolean>) => Promise<void>;
 }
 
 /** One channel's life as a consumer. All that it holds ends with the channel: a delivery tag means nothing on the next one. */
@@ -67,10 +74,11 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
   const acks = openAcks(name, live);
   const finished = new AbortController();
   const ending = AbortSignal.any([finished.signal, closed]);
-  const inHand = new Set<Promise<void>>();
-  // One at a time until a message comes that was not delivered before: whatever made the last process crash comes first,
-  // and a crash counts against everything that was sent ahead with it.
-  let narrow = true;
+  const inHand = new Set<Promise<unknown>>();
+  // The width is 0 while `handleFirst` runs. Then it is 1 until a message comes that was not
+  // delivered before: the message that made the last process crash comes first, and a crash counts
+  // against every message that was sent ahead with it.
+  let width = 0;
   let settledAt = 0;
   let outage: Promise<boolean> | undefined;
   let finishing: Promise<void> | undefined;
@@ -90,11 +98,15 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
       void finish();
       return;
     }
-    acks.expect(message);
-    if (narrow && isFirstDelivery(message) && outage === undefined && !ending.aborted) {
-      narrow = false;
-      void subscription.widen(prefetch);
+    if (width < prefetch && isFirstDelivery(message) && outage === undefined && !ending.aborted) {
+      width = prefetch;
+      void subscription.widen(width);
     }
+    void handle(message);
+  });
+
+  function handle(message: ConsumeMessage): Promise<void> {
+    acks.expect(message);
     const work = inHandleSpan(handledBy(name, message), () => settle(message)).catch((error) => {
       logger.error(
         { consumer: name, ...idsOf(message), error: classOf(error) },
@@ -102,9 +114,30 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
       );
       void finish();
     });
+    return untilSettled(work);
+  }
+
+  /** Makes `finish` wait for `work`. */
+  function untilSettled<T>(work: Promise<T>): Promise<T> {
     inHand.add(work);
     void work.finally(() => inHand.delete(work));
-  });
+    return work;
+  }
+
+  /**
+   * Fetches a message instead of subscribing, so that the broker sends nothing else ahead.
+   *
+   * @returns whether the message was delivered before.
+   */
+  async function handleOne(): Promise<boolean> {
+    if (ending.aborted) return false;
+    const fetched = fetchOne(name, live).then(async (message) => {
+      if (message === undefined) return false;
+      await handle(message);
+      return !isFirstDelivery(message);
+    });
+    return await untilSettled(fetched);
+  }
 
   async function settle(message: ConsumeMessage): Promise<void> {
     const verdict = await judge(message);
@@ -180,9 +213,9 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
       await pause(failures);
       if (ending.aborted) return true;
     }
-    if (ending.aborted || subscription.width > 0) return failures > 0;
+    if (ending.aborted || failures === 0) return failures > 0;
     logger.info({ consumer: name }, 'consuming goes on');
-    await subscription.widen(narrow ? 1 : prefetch);
+    await subscription.widen(width);
     return failures > 0;
   }
 
@@ -200,7 +233,15 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     return finishing;
   }
 
-  await subscription.widen(1);
+  async function begin(): Promise<void> {
+    await options.handleFirst(handleOne);
+    if (ending.aborted) return;
+    width = 1;
+    await subscription.widen(width);
+    logger.info({ consumer: name, queue: name }, 'consuming');
+  }
+
+  void begin();
   void watchDepth(live, name, name);
   return {
     get consuming() {
