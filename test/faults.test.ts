@@ -17,8 +17,8 @@ const rows = readFileSync(join(FAULTS, 'README.md'), 'utf8')
   }));
 
 /**
- * Tests whose name begins with an id and a colon, `test.each` included. A skipped test shows nothing, and a group is no test.
- * Three digits are a status of HTTP.
+ * Tests whose name begins with an id and a colon, `test.each` included. A skipped test shows nothing, and
+ * a group is no test. Three digits are a status of HTTP.
  */
 const tests = globSync('{faults,integration}/**/*.test.ts', { cwd: import.meta.dirname }).flatMap((file) => {
   const source = readFileSync(join(import.meta.dirname, file), 'utf8');

@@ -8,7 +8,10 @@ import { type Administrator, type Crossing, createCrossing } from '../support/cr
 import { createDatabase, type Database } from '../support/database.ts';
 import { createSchemas } from '../support/schemas.ts';
 
-/** A server's settings are its operator's. Whatever they are, messages arrive as they were written, or are refused with a code. */
+/**
+ * A server's settings are its operator's. Whatever they are, messages arrive as they were written, or are
+ * refused with a code.
+ */
 
 const isMariadb = inject('servers').kind === 'mariadb';
 const isGiven = inject('source') === 'given';
@@ -18,7 +21,7 @@ interface Setting {
   readonly name: string;
   /** Global variables. */
   readonly globals: Readonly<Record<string, string | number>>;
-  /** Whether connections that are not ours stay in utf8mb4. Otherwise the outbox refuses them. Default true. */
+  /** Whether connections of mysql2's own are in utf8mb4. Otherwise the outbox refuses them. Default true. */
   readonly rawSuits?: boolean;
 }
 
@@ -80,7 +83,7 @@ const settings: readonly Setting[] = [
   },
 ];
 
-/** A server for the tests of the block around it, and a session on it that it keeps from before they change its settings. */
+/** Gives a block of tests a server, and a session that begins before the tests change its settings. */
 function useServer(...serverArguments: string[]): { databaseUrl(): string; administrator: Administrator } {
   let database: Database;
   let connection: Connection;
@@ -103,7 +106,7 @@ function useServer(...serverArguments: string[]): { databaseUrl(): string; admin
   };
 }
 
-/** Sets global variables until the test ends. User variables keep the old values with their types. */
+/** Sets global variables until the test ends. User variables keep the old values and their types. */
 async function setGlobals(administrator: Administrator, globals: Setting['globals']): Promise<() => Promise<void>> {
   const names = Object.keys(globals);
   for (const name of names) await administrator(`SET @before_${name} = @@GLOBAL.${name}`);
@@ -125,7 +128,7 @@ async function newCrossing(databaseUrl: string, administrator: Administrator): P
   return crossing;
 }
 
-/** What the broker refuses at first, what fails once and what is dead for a while are among the messages. */
+/** The broker refuses some messages at first, some fail once, and some are dead for a while. */
 async function cross(databaseUrl: string, administrator: Administrator, rawSuits = true): Promise<void> {
   const crossing = await newCrossing(databaseUrl, administrator);
   const stopRelay = crossing.startRelay();

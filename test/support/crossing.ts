@@ -17,10 +17,13 @@ import { z } from 'zod';
 import { createSchemas } from './schemas.ts';
 import { createVhost } from './vhost.ts';
 
-/** A crossing takes messages from every kind of writer through a real relay and broker to the effects of two consumers. */
+/**
+ * A crossing takes messages from every kind of writer through a real relay and broker to the effects of
+ * two consumers.
+ */
 
-/** Keys that are harmful where a value is taken for SQL, for text of another charset, or for padded text. */
-export const KEYS = [
+/** These do harm where a value is taken for SQL, for text of another charset, or for padded text. */
+const KEYS = [
   "o'brien",
   'o\\brien',
   "o\\'brien",
@@ -75,9 +78,11 @@ export interface Writer {
 }
 
 export interface Crossing {
-  /** `transaction()` on our pool, `transaction()` on a pool of mysql2's, and `fromConnection()` on a connection of mysql2's. */
+  /** Writes by `transaction()` on our pool. */
   readonly ours: Writer;
+  /** Writes by `transaction()` on a pool of mysql2's. */
   readonly rawPool: Writer;
+  /** Writes by `fromConnection()` on a connection of mysql2's. */
   readonly rawConnection: Writer;
   /** @returns what stops it. */
   startRelay(): () => Promise<void>;
@@ -88,7 +93,7 @@ export interface Crossing {
   untilRefused(): Promise<void>;
   /** Compares the outbox with what was written, byte for byte. */
   expectStored(): Promise<void>;
-  /** Replays the dead letters, waits for all effects, and compares them with what was written, byte for byte and in order. */
+  /** Replays the dead letters, waits for all effects, and compares them: byte for byte and in order. */
   expectEffects(): Promise<void>;
   /** Deletes by age what is done. */
   expectForgotten(): Promise<void>;

@@ -22,9 +22,11 @@ export interface Database {
 }
 
 /**
- * Of the same kind as the shared servers. A given one belongs to others, so there a proxy refuses in its stead, for both faults.
+ * Of the same kind as the shared servers. A given one belongs to others, so there a proxy refuses in its
+ * stead, for both faults.
  *
- * @param serverArguments such as `--lower-case-table-names=1`. @throws Error for a given server, which has started without them.
+ * @param serverArguments such as `--lower-case-table-names=1`.
+ * @throws Error for a given server, which has started without them.
  */
 export async function createDatabase(serverArguments: readonly string[] = []): Promise<Database> {
   const source = inject('source');
