@@ -1,8 +1,10 @@
--- Two ids are one saga exactly if their bytes are equal, and likewise SKUs and the keys of others: utf8mb4_bin and ascii_bin ignore trailing
--- spaces (see 0011_exact_keys.sql of the messaging set). MySQL has no ASCII collation that compares them, so there the columns are utf8mb4.
+-- Two ids are one saga exactly if their bytes are equal, and likewise SKUs and the keys of others:
+-- utf8mb4_bin and ascii_bin ignore trailing spaces (see 0011_exact_keys.sql of the messaging set).
+-- MySQL has no ASCII collation that compares them, so there the columns are utf8mb4.
 --
--- A column of a foreign key cannot change its collation, so the key goes first and comes back last. A worker may delete ended sagas
--- meanwhile, whose history would then keep the key from coming back.
+-- A column of a foreign key cannot change its collation, so the key goes first and comes back last.
+-- A worker may delete ended sagas meanwhile, whose history would then keep the key from coming
+-- back.
 ALTER TABLE saga_history DROP FOREIGN KEY saga_history_of;
 
 ALTER TABLE sagas

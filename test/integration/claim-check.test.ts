@@ -169,7 +169,10 @@ test('a payload that is not what was claimed is never handled', async () => {
   expect(handled).toEqual([]);
 });
 
-/** A payload and the row of its message, both written so many hours ago. @param publishedAgo in hours; null for a message that is not published */
+/**
+ * A payload and the row of its message, both written so many hours ago. @param publishedAgo in
+ * hours; null for a message that is not published
+ */
 async function keep(
   count: number,
   writtenAgo: number,

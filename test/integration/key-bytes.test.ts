@@ -52,7 +52,10 @@ async function insert(keys: readonly Key[]): Promise<string[]> {
 
 const HOUR_MS = 3_600_000;
 
-/** Makes a pass after each part, in which what was refused is not due yet, and then as many as it takes. @returns the ids in the order of their confirms */
+/**
+ * Makes a pass after each part, in which what was refused is not due yet, and then as many as it
+ * takes. @returns the ids in the order of their confirms
+ */
 async function relayAll(
   parts: readonly (() => Promise<unknown>)[],
   refused: (id: string) => boolean,
@@ -92,7 +95,10 @@ async function relayAll(
   return confirmed;
 }
 
-/** Near-identical keys, which collations, quoting or escaping would take for one or for something else. */
+/**
+ * Near-identical keys, which collations, quoting or escaping would take for one or for something
+ * else.
+ */
 const keysOfOneStem = fc.constantFrom('SKU7', 'sku7', 'é', 'e\u0301', "o'brien", '', '🚚').chain((stem) => {
   const tail = fc.constantFrom('', ' ', '  ', "'", '\\', '\0', '\t', '"', '🚚', '\u00a0', '%', '\u001a');
   const key = fc.record({

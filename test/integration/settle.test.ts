@@ -42,7 +42,10 @@ const UNTOUCHED = {
 
 interface Case {
   readonly run: (tx: Transaction, half: Half) => Promise<void>;
-  /** What differs from UNTOUCHED in the row at this place of the half; undefined for a row that is gone. */
+  /**
+   * What differs from UNTOUCHED in the row at this place of the half; undefined for a row that is
+   * gone.
+   */
   readonly leaves: (place: number, half: Half) => Partial<Row> | undefined;
   /** Entries are due before. */
   readonly due?: true;

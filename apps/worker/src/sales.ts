@@ -27,7 +27,8 @@ export const sales = defineConsumer({
           `INSERT INTO sales (sku, orders, quantity, amount) VALUES ?
            ON DUPLICATE KEY UPDATE orders = orders + VALUES(orders), quantity = quantity + VALUES(quantity),
              amount = amount + VALUES(amount), updated_at = UTC_TIMESTAMP(6)`,
-          // Text as bytes, which the driver writes in hexadecimal: in quotes, it would trust the server's sql_mode.
+          // The driver writes bytes in hexadecimal: text in quotes would trust the server's
+          // sql_mode.
           [rows.map(([sku, { orders, quantity, amount }]) => [Buffer.from(sku), orders, quantity, amount])],
         );
       },

@@ -13,8 +13,8 @@ export const welcomeEmail = defineConsumer({
   handlers: [
     onBatch(CustomerCreated, {
       async handle(tx, messages) {
-        // A query: as a prepared statement, each number of rows would be another. Its values as bytes, which the driver writes in
-        // hexadecimal: in quotes, a name would trust the server's sql_mode.
+        // A query: as a prepared statement, each number of rows would be another. The driver writes
+        // bytes in hexadecimal: a name in quotes would trust the server's sql_mode.
         await tx.query('INSERT INTO emails (message_id, customer_id, recipient, subject, body) VALUES ?', [
           messages.map(({ id, payload: { customerId, name, email, language } }) => {
             const { subject, to } = GREETINGS[language] ?? ENGLISH;

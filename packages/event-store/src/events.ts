@@ -42,8 +42,8 @@ export async function readEvents<State, E extends Event>(
 }
 
 /**
- * Whole histories, by stream, in one statement: ranges of the primary key. The ids as bytes, which the driver writes in hexadecimal: in
- * quotes, an id would trust the server's sql_mode.
+ * Whole histories, by stream, in one statement: ranges of the primary key. The driver writes the
+ * ids, which are given as bytes, in hexadecimal: in quotes they would trust the server's sql_mode.
  */
 export async function readStreams<State, E extends Event>(
   reader: Pick<Transaction, 'query'>,

@@ -130,8 +130,9 @@ async function lockStreams(tx: Transaction, category: string, after: string): Pr
  * Deletes rows without a stream. Found by one plain SELECT, whose single view has a stream wherever it has the stream's row; a DELETE
  * with the same condition would see a row that has just been committed, and not yet the stream committed with it.
  *
- * The projection's key may have any collation, and two that compare by bytes cannot be compared with each other. CONVERT gives it the
- * default one of the stream ids' character set (see 0005_exact_keys.sql of the shop), which yields to theirs: the primary key is probed.
+ * The projection's key may have any collation, and two that compare by bytes cannot be compared
+ * with each other. CONVERT gives it the default one of the stream ids' character set (see
+ * 0005_exact_keys.sql of the shop), which yields to theirs: the primary key is probed.
  */
 async function removeStray<State, E extends Event>(
   tx: Transaction,

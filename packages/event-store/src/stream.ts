@@ -66,7 +66,8 @@ export async function append<State, E extends Event>(
   const recorded = parsed.map((event, index): Recorded<E> => {
     return { ...event, version: stream.version + index + 1, occurredAt, lineage };
   });
-  // One at a time, as there are few: a statement for all of them would be another prepared statement for each number.
+  // One at a time, as there are few: a statement for all of them would be another prepared
+  // statement for each number.
   for (const [index, { type, version }] of recorded.entries()) {
     await withOwnOptions(tx).execute(
       `INSERT INTO events (category, stream_id, version, type, data, lineage, occurred_at) VALUES (?, ?, ?, ?, ?, ?, ?)`,

@@ -42,8 +42,8 @@ export async function readHandled(
   const [rows] = await pool.query<(RowDataPacket & { id: Buffer; at: string })[]>(
     `SELECT message_id AS id, ${iso('processed_at')} AS at FROM processed_messages FORCE INDEX (PRIMARY)
       WHERE consumer = ? AND message_id IN (?)`,
-    // As bytes, which is what the column holds: nothing converts, and nothing folds. And the driver writes them in hexadecimal, where a
-    // string in quotes would trust the server's sql_mode.
+    // As bytes, which is what the column holds: nothing converts, and nothing folds. The driver
+    // writes them in hexadecimal; a string in quotes would trust the server's sql_mode.
     [Buffer.from(consumer, 'utf8'), ids.map((id) => Buffer.from(id, 'utf8'))],
   );
   return new Map(rows.map(({ id, at }) => [id.toString('utf8'), at]));

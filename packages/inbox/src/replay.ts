@@ -62,8 +62,9 @@ export interface DeadLetterFilter {
 }
 
 /**
- * Text as a value of `query`: the driver writes bytes in hexadecimal, where a string in quotes would trust the server's sql_mode. Compared with
- * a column as bytes, because its collation ignores trailing spaces.
+ * Text as a value of `query`: the driver writes bytes in hexadecimal, where a string in quotes
+ * would trust the server's sql_mode. Columns are compared with it as bytes, because their
+ * collations ignore trailing spaces.
  */
 const bytes = (text: string): Buffer => Buffer.from(text, 'utf8');
 

@@ -11,8 +11,8 @@ export interface Retained {
   /** An indexed DATETIME(6) in UTC, set by the database's clock. */
   readonly age: string;
   /**
-   * What must hold of a row beside its age, as constant SQL in which each `?` is the moment before which rows are old. Of one that stays,
-   * the rest of the table goes even so.
+   * What must hold of a row beside its age, as constant SQL in which each `?` is the moment before
+   * which rows are old. A row that stays does not hold up those behind it.
    */
   readonly condition?: string;
 }
@@ -56,8 +56,9 @@ export async function keepDeleting(
  *
  * One cleaner at a time: the table's row in `retention` is its lock, and who finds it taken does nothing. The oldest rows are
  * read through the index on age without a lock, and deleted by primary key, so at READ COMMITTED a cleaner locks only rows that no writer
- * inserts any more. A `DELETE … WHERE age < ? LIMIT` would lock index ranges, and deadlock with the writers. Each batch begins at the age
- * where the last one ended, so rows that must stay are read once.
+ * inserts any more. A `DELETE … WHERE age < ? LIMIT` would lock index ranges, and deadlock with the
+ * writers. Each batch begins at the age where the last one ended, so rows that must stay are read
+ * once.
  *
  * @param signal ends it between two batches.
  * @returns how many rows went.
@@ -108,7 +109,7 @@ async function deleteBatch(
     limit,
     table,
   ]);
-  // Text as bytes, which the driver writes in hexadecimal: in quotes, a key would trust the server's sql_mode.
+  // The driver writes bytes in hexadecimal: a key in quotes would trust the server's sql_mode.
   const keys = rows.map((row) => key.map((column) => asBytes(row[column])));
   await tx.query('DELETE FROM ?? WHERE (??) IN (?)', [table, key, keys]);
   const reached = String(rows.at(-1)?.['age_as_text']);

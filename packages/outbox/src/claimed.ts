@@ -6,8 +6,9 @@ import type { RowDataPacket } from 'mysql2/promise';
 // Payloads over their contract's limit, which consumers fetch from the service that wrote them.
 
 /**
- * A payload whose message is not published, or has been for less than the retention, is still to be fetched. A probe of the message's id for
- * each old row; as NOT EXISTS, MariaDB would read the whole outbox first. The message's row may be gone, and was published then.
+ * A payload whose message is not published, or has been for less than the retention, is still to be
+ * fetched. The condition probes the message's id for each old row. Written as NOT EXISTS, it makes
+ * MariaDB read the whole outbox first. The message's row may be gone, and was published then.
  */
 export const CLAIMED_PAYLOADS = {
   table: 'claimed_payloads',
@@ -75,9 +76,10 @@ export function servePayloads(pool: Pool, logger: Pick<ForgetSettings['logger'],
 }
 
 /**
- * Deletes the payloads that were written more than `keepHours` ago, now and from time to time, but for those of messages that are not
- * published yet, or have been for less than `keepHours`. A message that is handled later than that, a replayed dead letter for one, is dead.
- * Never rejects: a pass that failed is logged.
+ * Deletes the payloads that were written more than `keepHours` ago, now and from time to time, but
+ * for those of messages that are not published yet, or have been for less than `keepHours`. A
+ * message that is handled later than that, a replayed dead letter for one, is dead. Never rejects:
+ * a pass that failed is logged.
  */
 export const forgetPayloads = (pool: Pool, settings: ForgetSettings): Promise<void> =>
   keepDeleting(pool, CLAIMED_PAYLOADS, settings);

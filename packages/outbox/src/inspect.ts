@@ -110,8 +110,9 @@ export async function findInOutbox(pool: Pool, id: string): Promise<OutboxDetail
 }
 
 /**
- * The id of the first waiting row of a key, if that lies before `seq`. The first entry of the key in outbox_waiting_key. In a statement of
- * its own: the key's columns have another collation in each of the two tables, which cannot be compared with each other.
+ * The id of the first waiting row of a key, if that lies before `seq`. It is the first entry of the
+ * key in outbox_waiting_key. The statement is one of its own, because the key's columns have
+ * another collation in each of the two tables, and the servers refuse to compare them.
  */
 async function headBefore(pool: Pool, { aggregateId, aggregateType, seq }: OutboxEntry): Promise<string | null> {
   const [[head]] = await pool.execute<(RowDataPacket & { id: string })[]>(

@@ -32,8 +32,8 @@ const eachPartition = (branch: (partition: number) => string): string[] =>
   Array.from({ length: PARTITIONS }, (_, p) => branch(p));
 
 // The first rows of each partition and state, by outbox_work, and the types and times of these alone. An index on state and type would
-// count by type exactly, and every writer and every settling would pay for it: see docs/decisions/0012-metrics.md. The column's collation
-// ignores trailing spaces, hence the length.
+// count by type exactly, and every writer and every settling would pay for it: see
+// docs/decisions/0012-metrics.md. The column's collation ignores trailing spaces, hence the length.
 const FIRST_ROWS = Object.values(STATES).flatMap(([state, held]) =>
   eachPartition(
     (partition) => `(SELECT seq FROM outbox FORCE INDEX (outbox_work)

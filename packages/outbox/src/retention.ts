@@ -27,7 +27,8 @@ export async function deleteExpired(pool: Pool, partition: number, retentionHour
     );
     const rows = oldest.filter(({ expired }) => expired === 1);
     if (rows.length === 0) return false;
-    // A time that is no date ('0000-00-00', from a writer of plain SQL) is NaN here, and no message can be known to be older.
+    // A time that is no date ('0000-00-00', from a writer of plain SQL) is NaN here, and no message
+    // can be known to be older.
     const written = rows.map((row) => row.created_at.getTime()).filter(Number.isFinite);
     if (written.length > 0) await forget(tx, [partition], new Date(Math.min(Math.max(...written) + 1, LATEST)));
     // The state again: whatever this read, only a published row may go.
@@ -50,8 +51,9 @@ export async function deleteExpired(pool: Pool, partition: number, retentionHour
 
 /**
  * Writes down how far back these partitions remember: a message written before `before` may be gone, so its absence proves
- * nothing. Never earlier than what is written already, and never later than now: what is yet to be written is not forgotten, whatever
- * time a deleted row had. The caller holds the partitions' locks.
+ * nothing. Never earlier than what is written already, and never later than now: what is yet to be
+ * written is not forgotten, whatever time a deleted row had. The caller holds the partitions'
+ * locks.
  *
  * @param before undefined for now, where rows are deleted as they are published.
  */

@@ -32,18 +32,23 @@ export const keyOf = ({ aggregatetype, aggregateid }: { aggregatetype: string; a
   `${aggregatetype.length}:${aggregatetype}${aggregateid}`;
 
 /**
- * Text that comes from outside, as a value of `query`: the driver writes a Buffer as a hexadecimal literal, and a string in quotes, which
- * under a `sql_mode` with NO_BACKSLASH_ESCAPES ends early. The column's collation decides what equals the literal, and its index
- * serves the comparison. `execute` would need another prepared statement for each length of a list.
+ * Text that comes from outside, as a value of `query`: the driver writes a Buffer as a hexadecimal
+ * literal, and a string in quotes, which under a `sql_mode` with NO_BACKSLASH_ESCAPES ends early.
+ * The column's collation decides what equals the literal, and its index serves the comparison.
+ * `execute` would need another prepared statement for each length of a list.
  */
 export const bytes = (text: string): Buffer => Buffer.from(text, 'utf8');
 
-/** Whether a message can have this id: the column is ASCII, and the servers refuse to compare it with anything else. */
+/**
+ * Whether a message can have this id: the column is ASCII, and the servers refuse to compare it
+ * with anything else.
+ */
 export const isPossibleId = (id: string): boolean => isAscii(bytes(id));
 
 /**
- * A time for an age: NULL for what lies before the range of DATETIME, such as '0000-00-00'. The difference to now is then NULL too, which MAX
- * passes over; of MIN(time), one such row would be the whole answer.
+ * A time of which an age is made. It is NULL for what lies before the range of DATETIME, such as
+ * '0000-00-00'. The difference to now is then NULL too, and MAX passes over it; MIN(time) would
+ * answer with one such row alone.
  */
 export const knownTime = (column: string): string => `IF(${column} < '1000-01-01', NULL, ${column})`;
 
@@ -56,7 +61,10 @@ export const fitReason = (reason: string): string =>
     .slice(0, REASON_CHARACTERS)
     .join('');
 
-/** Why a row cannot be sent. The message of a foreign error may quote the payload, so the reason has its class alone. */
+/**
+ * Why a row cannot be sent. The message of a foreign error may quote the payload, so the reason has
+ * its class alone.
+ */
 export function reasonOf(error: unknown): string {
   if (error instanceof MessageError || error instanceof RowError) return `${error.code}: ${error.message}`;
   return `ONCEBOX_UNSENDABLE_ROW: the publisher failed with ${error instanceof Error ? classOf(error) : typeof error}`;
@@ -68,11 +76,13 @@ class RowError extends Error {
 }
 
 /**
- * Checks only what no transport can write. Whether readers accept the rest, an empty payload for one, is theirs to say.
+ * Checks only what no transport can write. Readers decide whether they accept the rest, an empty
+ * payload for one.
  *
- * @throws MessageError ONCEBOX_INVALID_HEADERS when a plain SQL writer left something else than lineage in `headers`.
- * @throws RowError ONCEBOX_UNSENDABLE_ROW for a time that is no date ('0000-00-00', which a permissive `sql_mode` accepts), or lies before
- *   1970, where no transport's timestamp reaches.
+ * @throws MessageError ONCEBOX_INVALID_HEADERS when a plain SQL writer left something else than
+ *   lineage in `headers`.
+ * @throws RowError ONCEBOX_UNSENDABLE_ROW when `created_at` is no date ('0000-00-00', which a
+ *   permissive `sql_mode` accepts), or lies before 1970, where no transport's timestamp reaches.
  */
 export function toOutgoing(row: OutboxRow, schema: string): OutgoingMessage {
   if (!(row.created_at.getTime() >= 0)) throw new RowError('created_at holds no time from 1970 on');

@@ -35,7 +35,10 @@ export async function settle(tx: Transaction, seqs: Seqs, { deleteRows }: { dele
   );
 }
 
-/** A writer of plain SQL may have put any number there. One more than the column holds would fail the statement, and so its pass. */
+/**
+ * A writer of plain SQL may have put any number there. One more than the column holds would fail
+ * the statement, and so its pass.
+ */
 const ONE_MORE = 'LEAST(attempts, 4294967294) + 1';
 
 export interface Backoff {

@@ -4,8 +4,9 @@ import { z } from 'zod';
 const productRows = z.array(z.object({ sku: z.string(), price: z.int() }));
 
 /**
- * Not locked: an order has the price of the moment in which it was placed. SKUs are ASCII by their contract. As bytes, the driver writes them
- * in hexadecimal: in quotes, they would trust the server's sql_mode.
+ * Not locked: an order has the price of the moment in which it was placed. SKUs are ASCII by their
+ * contract. They are given as bytes, which the driver writes in hexadecimal: in quotes they would
+ * trust the server's sql_mode.
  */
 export async function pricesOf(tx: Transaction, skus: readonly string[]): Promise<ReadonlyMap<string, number>> {
   const [rows] = await tx.query('SELECT sku, price FROM products WHERE sku IN (?)', [

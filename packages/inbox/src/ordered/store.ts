@@ -10,7 +10,10 @@ import type { RowDataPacket } from 'mysql2/promise';
 /** What orders messages: those of one key take effect in the order of their arrival. One without an aggregate has a key of its own. */
 export const keyOf = ({ aggregateId, id }: Pick<Received, 'aggregateId' | 'id'>): string => aggregateId ?? id;
 
-/** What a key column holds, and what `query` writes in hexadecimal: a string in quotes would trust the server's sql_mode. */
+/**
+ * What a key column holds, and what `query` writes in hexadecimal: a string in quotes would trust
+ * the server's sql_mode.
+ */
 const bytes = (text: string): Buffer => Buffer.from(text, 'utf8');
 
 /** What is known of a batch before it is handled. */
