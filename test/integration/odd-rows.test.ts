@@ -150,7 +150,7 @@ it('B3: a publisher that throws for one message costs that message alone', async
   await drain(newRelay({ publisher }));
   expect(sent).toHaveLength(1);
   const row = await readOdd(odd);
-  expect(row).toMatchObject({ state: 'parked', last_error: expect.stringContaining('TypeError') });
+  expect(row).toMatchObject({ state: 'pending', held: 1, last_error: expect.stringContaining('TypeError') });
   expect(row['last_error']).not.toContain('Ada');
 });
 

@@ -52,7 +52,8 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
   const statements = statementsOn(core, { foreign: false });
   const { tx, end } = handle(statements);
   // A server's `completion_type` may begin another transaction behind the end of this one, or close the session.
-  const andNoMore = isOurs(statements) ? '' : ' AND NO CHAIN NO RELEASE';
+  // Asked at the end: a new connection takes its settings only before its first statement.
+  const andNoMore = (): string => (isOurs(statements) ? '' : ' AND NO CHAIN NO RELEASE');
   const deadline = Promise.withResolvers<never>();
   deadline.promise.catch(() => undefined);
   let expired = false;
@@ -78,7 +79,7 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
     await bounded(statements.assertOpen());
     committing = true;
     signal('oncebox:transaction:committing', { connectionId: connection.threadId });
-    await bounded(connection.query(`COMMIT${andNoMore}`));
+    await bounded(connection.query(`COMMIT${andNoMore()}`));
     signal('oncebox:transaction:committed', { connectionId: connection.threadId });
     await giveBack(connection, statements);
     return result;
@@ -89,7 +90,7 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
     if (expired || (isFatal(error) && !isUnavailable(error))) await abandon(pool, connection);
     else if (isUnavailable(error)) connection.destroy();
     else {
-      await bounded(connection.query(`ROLLBACK${andNoMore}`)).then(
+      await bounded(connection.query(`ROLLBACK${andNoMore()}`)).then(
         () => giveBack(connection, statements),
         () => connection.destroy(),
       );

@@ -114,7 +114,7 @@ describe('dispatch', () => {
     ],
     ['rejects', () => Promise.reject(new TypeError('secret'))],
     ['rejects with no error', () => Promise.reject('secret')],
-  ] as const)('parks a row for which the publisher %s, and quotes nothing of it', async (_how, fail) => {
+  ] as const)('refuses a row for which the publisher %s, and quotes nothing of it', async (_how, fail) => {
     const good = scripted();
     const publisher: Publisher = {
       ready: true,
@@ -123,8 +123,8 @@ describe('dispatch', () => {
     const rows = [row(1, 'a'), row(2, 'a'), row(3, 'b')];
     const result = await dispatch(rows, 'shop', publisher, Infinity);
     expect(result).toMatchObject({ outage: undefined, unknown: 0 });
-    expect(result.unsendable).toMatchObject([
-      { row: { id: 'id-1' }, reason: expect.stringMatching(/^ONCEBOX_UNSENDABLE_ROW: (?!.*secret)/) },
+    expect(result.refused).toMatchObject([
+      { row: { id: 'id-1' }, reason: expect.stringMatching(/^nacked: ONCEBOX_UNSENDABLE_ROW: (?!.*secret)/) },
     ]);
     expect(ids(result.behind)).toEqual(['id-2']);
     expect(ids(result.confirmed)).toEqual(['id-3']);

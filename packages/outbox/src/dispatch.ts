@@ -1,3 +1,4 @@
+import type { OutgoingMessage } from '@oncebox/message';
 import type { Outcome, Publisher } from './publisher.ts';
 import { keyOf, type OutboxRow, reasonOf, toOutgoing } from './row.ts';
 import type { SettleEarly } from './settle-early.ts';
@@ -76,7 +77,7 @@ export async function dispatch(
         end();
       };
       // A rejection would end the pass, and its other messages would be sent again and again.
-      published.then(settled, (error: unknown) => settled(unsendable(error)));
+      published.then(settled, (error: unknown) => settled(broken(error)));
     }
   };
   for (const chain of chains.values()) send(chain, 0);
@@ -116,12 +117,22 @@ function publishRow(
   schema: string,
   publisher: Publisher,
 ): { readonly outcome: Promise<Outcome>; readonly correlationId: string | undefined } {
+  let message: OutgoingMessage;
   try {
-    const message = toOutgoing(row, schema);
-    return { outcome: publisher.publish(message), correlationId: message.lineage.correlationId };
+    message = toOutgoing(row, schema);
   } catch (error) {
-    return { outcome: Promise.resolve(unsendable(error)), correlationId: undefined };
+    return { outcome: Promise.resolve({ kind: 'unsendable', reason: reasonOf(error) }), correlationId: undefined };
+  }
+  const { correlationId } = message.lineage;
+  try {
+    return { outcome: publisher.publish(message), correlationId };
+  } catch (error) {
+    return { outcome: Promise.resolve(broken(error)), correlationId };
   }
 }
 
-const unsendable = (error: unknown): Outcome => ({ kind: 'unsendable', reason: reasonOf(error) });
+/**
+ * A publisher must not throw or reject. One that does is tried again later and counted, as a refusal: to
+ * park would give up every message of an outage that it reports in this way.
+ */
+const broken = (error: unknown): Outcome => ({ kind: 'nacked', reason: reasonOf(error) });
