@@ -17,12 +17,12 @@ const rows = readFileSync(join(FAULTS, 'README.md'), 'utf8')
   }));
 
 /**
- * Tests whose name begins with an id and a colon, `test.each` included. A skipped test shows nothing, and
+ * Tests whose name begins with an id and a colon, `test.each` included, and so are the names of its cases. A skipped test shows nothing, and
  * a group is no test. Three digits are a status of HTTP.
  */
 const tests = globSync('{faults,integration}/**/*.test.ts', { cwd: import.meta.dirname }).flatMap((file) => {
   const source = readFileSync(join(import.meta.dirname, file), 'utf8');
-  const names = source.matchAll(/(?<!\b(?:describe|suite|skip|todo))\(\s*['"`]([A-Z]\d+|\d{1,2}): /g);
+  const names = source.matchAll(/(?:(?<!\b(?:describe|suite|skip|todo))\(\s*|\{ name: )['"`]([A-Z]\d+|\d{1,2}): /g);
   return [...names].map(([, id = '']) => ({ id, file }));
 });
 
