@@ -1,3 +1,4 @@
+import { type Aggregate, append, load } from '@oncebox/event-store';
 import { createInbox, defineConsumer, on } from '@oncebox/inbox';
 import { defineMessage, type Received } from '@oncebox/message';
 import { createPool, fromConnection, type Pool, savepoint, transaction, withOwnOptions } from '@oncebox/mysql';
@@ -82,6 +83,21 @@ describe('A1: a handle whose owner has ended the transaction', () => {
       await Promise.allSettled([...adds, rollback]);
       connection.destroy();
     }
+    expect(await payloads()).toEqual([]);
+  });
+
+  it('A1: a connection of our own pool is as foreign as any other when its owner ends the transaction', async () => {
+    const pool = createPool(schemas.shop.url, { connections: 1 });
+    for (let round = 0; round < 20; round++) {
+      const connection = await pool.getConnection();
+      await connection.beginTransaction();
+      const tx = await fromConnection(connection);
+      const add = outbox.add(tx, note());
+      const rollback = connection.rollback();
+      await Promise.allSettled([add, rollback]);
+      connection.release();
+    }
+    await pool.end();
     expect(await payloads()).toEqual([]);
   });
 
@@ -190,6 +206,24 @@ describe('A3: result options of a connection', () => {
     ]);
     await connection.commit();
     expect(await payloads()).toEqual(messages.map(({ payload }) => JSON.stringify(payload)));
+  });
+});
+
+describe("A3: what other packages read on another library's connection", () => {
+  it('A3: a stream of events is appended to and read', async () => {
+    const connection = await begun({ rowsAsArray: true, dateStrings: true, timezone: '+09:00' });
+    const tx = await fromConnection(connection);
+    const counter: Aggregate<number, { type: 'Counted'; data: { by: number } }> = {
+      category: 'counter',
+      initial: 0,
+      event: z.object({ type: z.literal('Counted'), data: z.object({ by: z.number() }) }),
+      evolve: (state, { data }) => state + data.by,
+    };
+    for (const by of [1, 2]) {
+      await append(tx, counter, await load(tx, counter, 'c1'), [{ type: 'Counted', data: { by } }]);
+    }
+    expect(await load(tx, counter, 'c1')).toMatchObject({ version: 2, state: 3 });
+    await connection.rollback();
   });
 });
 

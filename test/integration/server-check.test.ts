@@ -1,4 +1,5 @@
 import { assertSuitable, createPool, type Pool } from '@oncebox/mysql';
+import { createPool as createRawPool } from 'mysql2/promise';
 import { afterAll, beforeAll, expect, inject, it } from 'vitest';
 import { createDatabase, type Database } from '../support/database.ts';
 
@@ -20,6 +21,16 @@ const UNSUITABLE = (setting: string) => ({
 
 it('B2: a server with its defaults is suitable', async () => {
   await expect(assertSuitable(admin)).resolves.toBeUndefined();
+});
+
+it('B2: a pool of another library is asked in its own way and answers in ours', async () => {
+  const pool = createRawPool({
+    uri: database.databaseUrl,
+    rowsAsArray: true,
+    typeCast: (field) => `cast ${field.string()}`,
+  });
+  await expect(assertSuitable(pool)).resolves.toBeUndefined();
+  await pool.end();
 });
 
 it.skipIf(inject('source') === 'given')('B2: a setting that Oncebox cannot live with is named', async () => {

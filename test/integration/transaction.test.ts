@@ -2,6 +2,7 @@ import {
   createPool,
   errnoOf,
   fromConnection,
+  isContention,
   isUnavailable,
   type Pool,
   savepoint,
@@ -24,6 +25,7 @@ beforeAll(async () => {
   await admin.query('INSERT INTO account VALUES (1, 0), (2, 0)');
   await admin.query('CREATE PROCEDURE harmless() SELECT 1');
   await admin.query('CREATE PROCEDURE ends() COMMIT');
+  await admin.query("CREATE PROCEDURE sets() SET SESSION time_zone = '+05:00'");
   await admin.query('CREATE PROCEDURE ends_and_begins() BEGIN COMMIT; START TRANSACTION; END');
   pool = createPool(schemas.shop.adminUrl, { connections: 4, session: { innodb_lock_wait_timeout: 1 } });
 });
@@ -225,6 +227,55 @@ describe('A6: what ends a transaction of ours before its time', () => {
     expect(await balances()).toEqual(before);
     await transaction(pool, (tx) => add(tx));
     expect((await balances())[0]).toBe((before[0] ?? 0) + 1);
+  });
+
+  it.each([
+    { what: 'each other', others: () => [] },
+    { what: 'a savepoint', others: (tx: Transaction) => [savepoint(tx, (scope) => add(scope, 0))] },
+  ])('A6: procedures that run beside $what end nothing', async ({ others }) => {
+    const [before = 0] = await balances();
+    await transaction(pool, async (tx) => {
+      await Promise.all([tx.query('CALL harmless()'), tx.query('CALL harmless()'), ...others(tx), add(tx)]);
+    });
+    expect((await balances())[0]).toBe(before + 1);
+  });
+
+  it('A6: what waits behind a deadlock in the same transaction is not committed by itself', async () => {
+    const before = await balances();
+    const rival = await admin.getConnection();
+    await rival.query('START TRANSACTION');
+    await rival.query(
+      'INSERT INTO account SELECT id + 200, 0 FROM (SELECT 1 AS id UNION SELECT 2 UNION SELECT 3) AS ids',
+    );
+    await rival.query('UPDATE account SET balance = balance + 0 WHERE id = 2');
+    const work = transaction(
+      pool,
+      async (tx) => {
+        await add(tx);
+        const together = Promise.allSettled([
+          tx.execute('UPDATE account SET balance = balance + 1 WHERE id = 2'),
+          tx.execute('UPDATE account SET balance = balance + 1 WHERE id = 1'),
+          tx.query('UPDATE account SET balance = balance + 1 WHERE id = 1'),
+        ]);
+        await rival.query('UPDATE account SET balance = balance + 0 WHERE id = 1');
+        await rival.query('ROLLBACK');
+        await together;
+      },
+      { attempts: 1 },
+    );
+    await expect(work).rejects.toSatisfy(isContention);
+    rival.release();
+    expect(await balances()).toEqual(before);
+  });
+
+  it.each(['/*!40101 SET NAMES latin1 */', 'CALL sets()'])('A6: %s does not reach the next borrower', async (sql) => {
+    const single = createPool(schemas.shop.adminUrl, { connections: 1 });
+    await transaction(single, async (tx) => void (await tx.query(sql)));
+    const [[session]] = await single.query<RowDataPacket[]>(
+      'SELECT @@character_set_client AS charset, @@time_zone AS zone',
+    );
+    expect(session).toEqual({ charset: 'utf8mb4', zone: '+00:00' });
+    await single.end();
   });
 
   it('A6: what was committed by a procedure is told even when the work throws something else', async () => {

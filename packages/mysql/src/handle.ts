@@ -49,10 +49,19 @@ export interface Statements {
   run(method: Method, args: readonly unknown[]): Promise<unknown>;
   /** A statement of this package. It is given to the connection at once, whatever became of the transaction. */
   send(method: Method, args: readonly unknown[]): Promise<unknown>;
+  /**
+   * Calls `work` when all statements before it have their replies, or nothing if the transaction is open no more: what waited behind a
+   * deadlock in the driver's queue would commit by itself. At once on a foreign connection, whose owner's statements have no turn here.
+   */
+  inTurn<T>(work: () => Promise<T>): Promise<T>;
+  /** No statement is sent from now on. */
+  close(): void;
   /** @throws DatabaseError ONCEBOX_TRANSACTION_LOST when it is open no more; asks the server if a statement has failed. */
   assertOpen(): Promise<void>;
   /** Of a transaction of ours that has ended before its time: what was written in it may be committed. */
   readonly lost: DatabaseError | undefined;
+  /** Why no statement is sent any more. */
+  readonly refusal: DatabaseError | undefined;
 }
 
 const SERVER_STATUS_IN_TRANS = 1;
@@ -93,6 +102,9 @@ export function handle(statements: Statements, depth = 0): { readonly tx: Transa
   };
 }
 
+const outlived = (): DatabaseError =>
+  new DatabaseError('ONCEBOX_NOT_A_TRANSACTION', 'This transaction has ended: await every query inside it');
+
 /** @internal */
 export const transactionLost = (why: string, cause?: unknown): DatabaseError =>
   new DatabaseError('ONCEBOX_TRANSACTION_LOST', why, cause === undefined ? {} : { cause });
@@ -114,6 +126,8 @@ export function statementsOn(connection: CoreConnection, { foreign }: { foreign:
   let refused: DatabaseError | undefined;
   /** The last error after which the server may have ended the transaction: it says so in no reply but the next. */
   let doubt: { readonly error: unknown } | undefined;
+  let closed = false;
+  let last: Promise<unknown> = Promise.resolve();
 
   const ended = (cause?: unknown): DatabaseError =>
     foreign
@@ -129,35 +143,37 @@ export function statementsOn(connection: CoreConnection, { foreign }: { foreign:
           cause,
         );
 
-  function see(result: unknown): void {
+  function see(result: unknown, cause?: unknown): void {
     for (const status of statusesOf(result)) {
       if (isInTransaction(status, foreign)) continue;
-      lost = ended(doubt?.error);
+      lost = ended(cause);
       throw lost;
     }
   }
 
   async function check(): Promise<void> {
     const [result] = await promised.query('DO 0');
-    see(result);
+    see(result, doubt?.error);
     doubt = undefined;
   }
 
   /** Sends a statement that runs others between a savepoint and its release, which fails if the transaction is another one by then. */
-  async function watched<T>(send: () => Promise<T>): Promise<T> {
-    await promised.query(`SAVEPOINT ${prefix}_call`);
-    const result = await send();
-    await promised.query(`RELEASE SAVEPOINT ${prefix}_call`).catch((error: unknown) => {
-      if (errnoOf(error) === NO_SUCH_SAVEPOINT) lost = ended();
-      throw lost ?? error;
-    });
-    return result;
+  async function watched(send: () => Promise<unknown>): Promise<unknown> {
+    const [, sent, released] = await Promise.allSettled([
+      promised.query(`SAVEPOINT ${prefix}_call`),
+      send(),
+      promised.query(`RELEASE SAVEPOINT ${prefix}_call`),
+    ]);
+    if (released.status === 'rejected' && errnoOf(released.reason) === NO_SUCH_SAVEPOINT) lost ??= ended();
+    if (lost !== undefined) throw lost;
+    if (sent.status === 'rejected') throw sent.reason;
+    return sent.value;
   }
 
   function note(sql: string): ReturnType<typeof kindOf> {
     const kind = kindOf(sql);
     if (kind === 'moves' || kind === 'calls') self.schema = undefined;
-    if (kind === 'moves' || kind === 'sets') {
+    if (kind === 'moves' || kind === 'sets' || kind === 'calls') {
       leftovers = 'settings';
       forgetSettings(connection);
     }
@@ -176,18 +192,37 @@ export function statementsOn(connection: CoreConnection, { foreign }: { foreign:
     get lost() {
       return lost;
     },
+    get refusal() {
+      return lost ?? refused ?? (closed ? outlived() : undefined);
+    },
+    inTurn(work) {
+      if (foreign) return work();
+      const turn = last.then(async () => {
+        if (self.refusal !== undefined) throw self.refusal;
+        if (doubt !== undefined) await check();
+        return await work();
+      });
+      last = turn.catch(() => undefined);
+      return turn;
+    },
+    close() {
+      closed = true;
+    },
     async run(method, args) {
-      if (lost !== undefined || refused !== undefined) throw lost ?? refused;
+      if (self.refusal !== undefined) throw self.refusal;
       const kind = note(sqlOf(args));
       if (kind === 'ends') {
         refused = transactionLost(
-          'A statement that commits or begins a transaction was given to an open one. It was not sent, and the transaction is rolled ' +
-            'back: run DDL, COMMIT, ROLLBACK, BEGIN and LOCK TABLES outside of it.',
+          'A statement that commits or begins a transaction was given to an open one, and was not sent: ' +
+            (foreign
+              ? 'let the library that began the transaction end it.'
+              : 'the transaction is rolled back. Run DDL, COMMIT, ROLLBACK, BEGIN and LOCK TABLES outside of it.'),
         );
         throw refused;
       }
-      if (foreign || doubt !== undefined) await check();
-      return await (kind === 'calls' ? watched(() => self.send(method, args)) : self.send(method, args));
+      if (foreign) await check();
+      const send = (): Promise<unknown> => self.send(method, args);
+      return await self.inTurn(() => (kind === 'calls' ? watched(send) : send()));
     },
     async send(method, args) {
       try {
@@ -201,16 +236,16 @@ export function statementsOn(connection: CoreConnection, { foreign }: { foreign:
         throw error;
       }
     },
-    async assertOpen() {
-      if (lost !== undefined || refused !== undefined) throw lost ?? refused;
-      if (doubt !== undefined) await check();
-    },
+    assertOpen: () => self.inTurn(async () => undefined),
   };
   return self;
 }
 
-/** @internal Whether the session is as `createPool` has set it, so that neither results nor text depend on anybody's options. */
-export const isOurs = ({ connection }: Statements): boolean => hasOurSettings(connection);
+/**
+ * @internal Whether the session is as `createPool` has set it, so that neither results nor text depend on anybody's options. What the
+ * owner of a foreign transaction does with the session nobody sees here.
+ */
+export const isOurs = ({ connection, foreign }: Statements): boolean => !foreign && hasOurSettings(connection);
 
 function sqlOf([first]: readonly unknown[]): string {
   const sql: unknown = typeof first === 'object' && first !== null ? Reflect.get(first, 'sql') : first;
@@ -219,11 +254,10 @@ function sqlOf([first]: readonly unknown[]): string {
 
 /** Of the headers in an answer: one of a statement that gives no rows, several of a procedure or of several statements in one. */
 function* statusesOf(result: unknown): Generator<number> {
-  const all: readonly unknown[] = Array.isArray(result)
-    ? isHeader(result[0]) || isHeader(result.at(-1))
-      ? result
-      : []
-    : [result];
+  // Rows are objects; what has rows or a header as its first or last element is the answer to several statements.
+  const isSeveral =
+    Array.isArray(result) && [result[0], result.at(-1)].some((each) => isHeader(each) || Array.isArray(each));
+  const all: readonly unknown[] = isSeveral ? result : [result];
   for (const each of all) {
     const status: unknown = isHeader(each) ? Reflect.get(each, 'serverStatus') : undefined;
     if (typeof status === 'number') yield status;

@@ -6,7 +6,8 @@ type Value = string | number | null;
 
 /** A character of four bytes: `utf8mb3` and `latin1` have none for it, on whichever side they stand. */
 const PROBE = '🚚';
-const PROBE_BYTES = 'F09F9A9A';
+/** Another one for each insert: if the values of this one did not arrive, those of the last one must not be taken for them. */
+let inserts = 0;
 const NOT_NULL = 1048;
 
 /**
@@ -44,28 +45,27 @@ async function insertGuarded(
   columns: readonly string[],
   values: readonly Value[],
 ): Promise<void> {
-  const { foreign, prefix, lost } = statements;
-  if (lost !== undefined) throw lost;
-  if (!foreign) await statements.assertOpen();
+  const { prefix, refusal } = statements;
+  if (refusal !== undefined) throw refusal;
+  const probe = `${PROBE}${++inserts}`;
   const variables = values.map((_, n) => `@oncebox_${n}`);
   const [first, ...others] = variables;
   const given = ['@oncebox_probe', ...variables].map((each) => `${each} = ?`).join(', ');
-  const errors = foreign ? '@@error_count = 0' : 'TRUE';
+  const arrived = `HEX(@oncebox_probe) = '${Buffer.from(probe, 'utf8').toString('hex').toUpperCase()}' AND @@character_set_connection = 'utf8mb4'`;
   const checked: readonly string[] = [`IF(@oncebox_open, ${first}, NULL)`, ...others];
-  const outcomes = await Promise.allSettled([
-    // It reads a table, if only a derived one: that is what makes MariaDB forget the errors before.
-    statements.send('execute', [
-      `SET @oncebox_open = (SELECT 0 FROM (SELECT 0) AS none), ${given}`,
-      [PROBE, ...values],
+  const outcomes = await statements.inTurn(() =>
+    Promise.allSettled([
+      // It reads a table, if only a derived one: that is what makes MariaDB forget the errors before.
+      statements.send('execute', [
+        `SET @oncebox_open = (SELECT 0 FROM (SELECT 0) AS none), ${given}`,
+        [probe, ...values],
+      ]),
+      statements.send('query', [`SAVEPOINT ${prefix}_add`]),
+      statements.send('query', [`RELEASE SAVEPOINT ${prefix}_add`]),
+      statements.send('query', [`SET @oncebox_open = (@@error_count = 0 AND ${arrived})`]),
+      statements.send('query', [`INSERT INTO ${table} (${columns.join(', ')}) VALUES (${checked.join(', ')})`]),
     ]),
-    ...(foreign ? [`SAVEPOINT ${prefix}_add`, `RELEASE SAVEPOINT ${prefix}_add`] : []).map((sql) =>
-      statements.send('query', [sql]),
-    ),
-    statements.send('query', [
-      `SET @oncebox_open = (${errors} AND HEX(@oncebox_probe) = '${PROBE_BYTES}' AND @@character_set_connection = 'utf8mb4')`,
-    ]),
-    statements.send('query', [`INSERT INTO ${table} (${columns.join(', ')}) VALUES (${checked.join(', ')})`]),
-  ]);
+  );
   const failures: readonly unknown[] = outcomes.flatMap((each) => (each.status === 'rejected' ? [each.reason] : []));
   const [failure] = failures;
   if (failure === undefined) return;

@@ -22,7 +22,8 @@ function cast(field: Field, next: () => unknown): unknown {
   return Number.isSafeInteger(Number(value)) ? Number(value) : value;
 }
 
-const OPTIONS = { rowsAsArray: false, nestTables: false, namedPlaceholders: false, typeCast: cast } as const;
+/** @internal Options of one statement by which its results are as on our pools. */
+export const OPTIONS = { rowsAsArray: false, nestTables: false, namedPlaceholders: false, typeCast: cast } as const;
 
 /** A moment as UTC text: the driver would write it in the zone that the connection was opened with. */
 const bound = (value: unknown): unknown =>
@@ -60,10 +61,12 @@ export function withOwnOptions<Db extends object>(tx: Db): Db {
       const text = bound === undefined ? sql : format(sql, asBytes(bound), true, 'Z');
       return statements.run('query', [{ ...rest, sql: text, ...OPTIONS }]);
     },
-    async execute(sql: string, values: readonly unknown[] = []) {
+    async execute(given: string | Query, values?: unknown) {
+      const { sql, values: all, ...rest }: Query = typeof given === 'string' ? { sql: given, values } : given;
       const schema = await schemaOf(statements);
       const text = `${sql} /* ${Buffer.from(schema, 'utf8').toString('hex')} */`;
-      return await statements.run('execute', [{ sql: text, values: values.map(bound), ...OPTIONS }]);
+      const params = Array.isArray(all) ? all.map(bound) : [];
+      return await statements.run('execute', [{ ...rest, sql: text, values: params, ...OPTIONS }]);
     },
   };
   // The same handle, by the same symbol: what is asked of the transaction is answered by the one that it is a view of.

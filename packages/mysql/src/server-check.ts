@@ -1,5 +1,6 @@
 import type { Pool, RowDataPacket } from 'mysql2/promise';
 import { DatabaseError } from './errors.ts';
+import { OPTIONS } from './own-options.ts';
 
 /** The least that a server accepts in one packet by default; a message of usual size fits with room to spare. */
 const LEAST_PACKET = 1024 * 1024;
@@ -13,7 +14,6 @@ interface Variables extends RowDataPacket {
   readonly engine: string | null;
 }
 
-/** `0` also where a variable is gone: MySQL takes binlog_format away step by step. */
 const READ = `SELECT VERSION() AS version, @@log_bin AS logs, @@binlog_format AS format, @@max_allowed_packet AS packet,
     @@max_prepared_stmt_count AS statements,
     (SELECT SUPPORT FROM information_schema.ENGINES WHERE ENGINE = 'InnoDB') AS engine`;
@@ -27,7 +27,7 @@ const suitable = new WeakSet<Pool>();
  */
 export async function assertSuitable(pool: Pool): Promise<void> {
   if (suitable.has(pool)) return;
-  const [[found]] = await pool.query<Variables[]>({ sql: READ, timeout: 5_000 });
+  const [[found]] = await pool.query<Variables[]>({ sql: READ, timeout: 5_000, ...OPTIONS });
   const problem = found === undefined ? undefined : problemOf(found);
   if (problem !== undefined) throw new DatabaseError('ONCEBOX_UNSUITABLE_SERVER', problem);
   suitable.add(pool);
@@ -40,7 +40,7 @@ function problemOf({ version, logs, format, packet, statements, engine }: Variab
     return `The server is ${version}: Oncebox needs ${name} or later for SKIP LOCKED.`;
   if (engine !== 'YES' && engine !== 'DEFAULT')
     return 'The server has no InnoDB (skip_innodb): Oncebox needs transactions.';
-  if (logs === 1 && format === 'STATEMENT') {
+  if (Number(logs) === 1 && format === 'STATEMENT') {
     return 'binlog_format is STATEMENT, with which InnoDB refuses to write at READ COMMITTED: set it to ROW or MIXED.';
   }
   if (Number(packet) < LEAST_PACKET)

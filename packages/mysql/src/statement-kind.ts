@@ -13,7 +13,7 @@ export type StatementKind = 'ends' | 'calls' | 'moves' | 'sets' | 'locks' | 'pla
 // https://dev.mysql.com/doc/refman/9.7/en/implicit-commit.html, https://mariadb.com/kb/en/sql-statements-that-cause-an-implicit-commit/
 const ENDS = new RegExp(
   `^(?:${[
-    'begin',
+    'begin(?!\\s+not\\b)',
     'start\\s+(?:transaction|slave|replica|group_replication)',
     'commit',
     'rollback(?!\\s+(?:work\\s+)?to\\b)',
@@ -30,20 +30,25 @@ const ENDS = new RegExp(
   'i',
 );
 /** A version comment is text that the server runs: what it holds is not read here. */
-const CALLS = /^(?:call\b|execute\b|\/\*M?!)/i;
+const CALLS = /^(?:call\b|execute\b|begin\s+not\b|\/\*M?!)/i;
 const MOVES = /^use\b/i;
 const SETS = /^(?:set|prepare|handler|create\s+(?:or\s+replace\s+)?temporary)\b/i;
-/** One user variable, by which nobody but its writer goes. */
-const USER_VARIABLE = /^set\s+@[\w$.]+\s*:?=[^,]*$/i;
-const LOCKS = /\bget_lock\s*\(/i;
+/** User variables, by which nobody but their writer goes. */
+const USER_VARIABLES = /^set\s+@[\w$.]/i;
+const ANOTHER_VARIABLE = /,\s*(?:@@|(?:session|global|local|persist)\b|[a-z_]\w*\s*:?=)/i;
+const LOCKS = /\bget_lock\b/i;
 /** What may stand before the first word; a parenthesis for `(SELECT …) UNION …`. */
-const BEFORE = /^(?:[\s;(]|--[\s].*(?:\n|$)|#.*(?:\n|$)|\/\*(?!M?!)[\s\S]*?\*\/)+/;
+const BEFORE = /^(?:[\s;(]|--(?=\s|$)[^\n]*(?:\n|$)|#[^\n]*(?:\n|$)|\/\*(?!M?!)[\s\S]*?\*\/)+/;
+const COMMENT = /\/\*(?!M?!)[\s\S]*?\*\//g;
+/** Characters in which the words stand that tell a kind. */
+const HEAD = 500;
 
 export function kindOf(sql: string): StatementKind {
   const text = /^\w/.test(sql) ? sql : sql.replace(BEFORE, '');
-  if (ENDS.test(text)) return 'ends';
-  if (CALLS.test(text)) return 'calls';
-  if (MOVES.test(text)) return 'moves';
-  if (SETS.test(text) && !USER_VARIABLE.test(text)) return 'sets';
+  const head = text.slice(0, HEAD).replace(COMMENT, ' ');
+  if (ENDS.test(head)) return 'ends';
+  if (CALLS.test(head)) return 'calls';
+  if (MOVES.test(head)) return 'moves';
+  if (SETS.test(head) && !(USER_VARIABLES.test(head) && !ANOTHER_VARIABLE.test(text))) return 'sets';
   return LOCKS.test(text) ? 'locks' : 'plain';
 }

@@ -85,6 +85,7 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
     return result;
   } catch (error) {
     end();
+    statements.close();
     // A connection of unknown state must not go back to the pool: its next borrower would inherit locks, or a server that
     // became read-only (mysql2 drops such a connection by itself only for queries made on the pool).
     if (expired || (isFatal(error) && !isUnavailable(error))) await abandon(pool, connection);
