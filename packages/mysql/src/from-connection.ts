@@ -1,9 +1,9 @@
 import type { Connection as CallbackConnection } from 'mysql2';
 import type { Connection, ResultSetHeader } from 'mysql2/promise';
 import { DatabaseError } from './errors.ts';
-import { handle, isInTransaction, statementsOn, type Transaction } from './handle.ts';
+import { handle, type Transaction } from './handle.ts';
 import { notATransaction } from './not-a-transaction.ts';
-import { coreOf } from './settings.ts';
+import { coreOf, isInTransaction, statementsOn } from './transaction-statements.ts';
 
 /**
  * A transaction handle of a mysql2 connection on which the caller's own library (Knex, Kysely, Drizzle, TypeORM …) has begun a

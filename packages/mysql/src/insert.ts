@@ -1,6 +1,7 @@
 import { DatabaseError, errnoOf } from './errors.ts';
-import { type Handle, handleOf, isOurs, type Transaction } from './handle.ts';
-import { assertTransaction } from './not-a-transaction.ts';
+import type { Transaction } from './handle.ts';
+import { handleIn } from './not-a-transaction.ts';
+import { isOurs, type Statements } from './transaction-statements.ts';
 
 type Value = string | number | null;
 
@@ -21,15 +22,14 @@ const NOT_NULL = 1048;
  *   ONCEBOX_UNSUITABLE_CONNECTION for a connection whose character set would alter text.
  */
 export async function insertRow(tx: Transaction, table: string, row: Readonly<Record<string, Value>>): Promise<void> {
-  assertTransaction(tx);
-  const found = handleOf(tx);
+  const { statements } = handleIn('This', tx);
   const columns = Object.keys(row);
-  if (found === undefined || isOurs(found.statements)) {
+  if (isOurs(statements)) {
     const marks = columns.map(() => '?').join(', ');
     await tx.execute(`INSERT INTO ${table} (${columns.join(', ')}) VALUES (${marks})`, Object.values(row));
     return;
   }
-  await insertGuarded(found, table, columns, Object.values(row));
+  await insertGuarded(statements, table, columns, Object.values(row));
 }
 
 /**
@@ -40,7 +40,7 @@ export async function insertRow(tx: Transaction, table: string, row: Readonly<Re
  * Values go by user variables: a prepared INSERT would mean the schema in which the session first prepared it.
  */
 async function insertGuarded(
-  { statements }: Handle,
+  statements: Statements,
   table: string,
   columns: readonly string[],
   values: readonly Value[],

@@ -1,5 +1,5 @@
 import { DatabaseError } from './errors.ts';
-import { handleOf, type Transaction } from './handle.ts';
+import { type Handle, handleOf, type Transaction } from './handle.ts';
 
 /** A property of anything at all: a getter or a proxy that throws has none. */
 function at(value: unknown, ...path: readonly string[]): unknown {
@@ -91,11 +91,18 @@ export function notATransaction(by: string, value: unknown): DatabaseError {
   );
 }
 
+/** @internal The handle behind a transaction. @throws DatabaseError ONCEBOX_NOT_A_TRANSACTION */
+export function handleIn(by: string, value: unknown): Handle {
+  const found = handleOf(value);
+  if (found === undefined) throw notATransaction(by, value);
+  return found;
+}
+
 /**
  * Refuses what is no open transaction. Called by everything that must be atomic with the caller's own writes.
  *
  * @throws DatabaseError ONCEBOX_NOT_A_TRANSACTION that says what to pass instead.
  */
 export function assertTransaction(value: unknown): asserts value is Transaction {
-  if (handleOf(value) === undefined) throw notATransaction('This', value);
+  handleIn('This', value);
 }

@@ -1,7 +1,8 @@
 import { Buffer } from 'node:buffer';
 import { format, type SqlValue } from 'mysql2';
 import { DatabaseError } from './errors.ts';
-import { handleOf, isOurs, type Statements } from './handle.ts';
+import { handleOf } from './handle.ts';
+import { isOurs, type Statements } from './transaction-statements.ts';
 
 /** A column as mysql2 shows it to `typeCast`, as far as it is used here. */
 interface Field {
@@ -36,6 +37,9 @@ interface Query {
   readonly timeout?: number;
 }
 
+const queryOf = (given: string | Query, values: unknown): Query =>
+  typeof given === 'string' ? { sql: given, values } : given;
+
 /** Text becomes a hexadecimal literal: in quotes it would be read by rules that depend on the server's sql_mode. */
 function asBytes(value: unknown): SqlValue {
   if (typeof value === 'string') return Buffer.from(value, 'utf8');
@@ -56,13 +60,12 @@ export function withOwnOptions<Db extends object>(tx: Db): Db {
   const { statements } = found;
   const view = {
     query(given: string | Query, values?: unknown) {
-      const query: Query = typeof given === 'string' ? { sql: given, values } : given;
-      const { sql, values: bound, ...rest } = query;
-      const text = bound === undefined ? sql : format(sql, asBytes(bound), true, 'Z');
+      const { sql, values: all, ...rest } = queryOf(given, values);
+      const text = all === undefined ? sql : format(sql, asBytes(all), true, 'Z');
       return statements.run('query', [{ ...rest, sql: text, ...OPTIONS }]);
     },
     async execute(given: string | Query, values?: unknown) {
-      const { sql, values: all, ...rest }: Query = typeof given === 'string' ? { sql: given, values } : given;
+      const { sql, values: all, ...rest } = queryOf(given, values);
       const schema = await schemaOf(statements);
       const text = `${sql} /* ${Buffer.from(schema, 'utf8').toString('hex')} */`;
       const params = Array.isArray(all) ? all.map(bound) : [];

@@ -1,6 +1,7 @@
 import { DatabaseError, errnoOf } from './errors.ts';
-import { handle, handleOf, type Transaction, transactionLost } from './handle.ts';
-import { assertTransaction } from './not-a-transaction.ts';
+import { handle, type Transaction } from './handle.ts';
+import { handleIn } from './not-a-transaction.ts';
+import { transactionLost } from './transaction-statements.ts';
 
 /**
  * Runs `work` in a savepoint of the transaction and, when it rejects, takes back what it did and rethrows. `work` gets a handle that
@@ -13,9 +14,8 @@ import { assertTransaction } from './not-a-transaction.ts';
  *   ONCEBOX_TRANSACTION_LOST when the server has rolled back the whole transaction, whatever error `work` made of that.
  */
 export async function savepoint<T>(tx: Transaction, work: (tx: Transaction) => Promise<T>): Promise<T> {
-  assertTransaction(tx);
-  const outer = handleOf(tx);
-  if (outer === undefined || outer.savepoint) {
+  const outer = handleIn('savepoint()', tx);
+  if (outer.savepoint) {
     throw new DatabaseError(
       'ONCEBOX_SAVEPOINT_OPEN',
       'savepoint() was called on a handle whose last savepoint is still open: await that one first, or, inside its work, use the handle ' +

@@ -1,5 +1,3 @@
-import type { Connection as CoreConnection } from 'mysql2';
-
 /**
  * What every session of our pools has, whatever the server's defaults are: each of these changes what a statement of ours, or the text
  * in it, means. `SET NAMES` because `init_connect` and `skip-character-set-client-handshake` override what the driver asks for.
@@ -29,11 +27,3 @@ export const haveOurSettings = (connection: object): void => void ours.add(conne
 export const forgetSettings = (connection: object): void => void ours.delete(connection);
 /** @internal @param connection the driver's own object: its promise flavour makes another for each borrower. */
 export const hasOurSettings = (connection: object): boolean => ours.has(connection);
-
-/** @internal The driver's own object of a connection of either flavour. */
-export function coreOf(connection: object): CoreConnection | undefined {
-  const inner: unknown = Reflect.get(connection, 'connection');
-  const core: unknown = typeof inner === 'object' && inner !== null && 'promise' in inner ? inner : connection;
-  // mysql2 types no class for it; both of its flavours lead to an object with `promise`.
-  return typeof core === 'object' && core !== null && 'promise' in core ? (core as CoreConnection) : undefined;
-}

@@ -1,9 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool, PoolConnection } from 'mysql2/promise';
 import { DatabaseError, isContention, isFatal, isUnavailable } from './errors.ts';
-import { handle, isOurs, type Statements, statementsOn, type Transaction } from './handle.ts';
-import { coreOf } from './settings.ts';
+import { handle, type Transaction } from './handle.ts';
 import { signal } from './signals.ts';
+import { coreOf, isOurs, type Statements, statementsOn } from './transaction-statements.ts';
 
 const KILL_MS = 1_000;
 
