@@ -1,41 +1,16 @@
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
 import { createInbox, defineConsumer, discardDeadLetters, NonRetryableError, on, requestReplay } from '@oncebox/inbox';
-import { createPool, type Pool } from '@oncebox/mysql';
+
 import { connectBroker, startConsumer } from '@oncebox/rabbitmq';
-import type { Channel } from 'amqplib';
 import type { RowDataPacket } from 'mysql2/promise';
-import { afterAll, afterEach, beforeAll, beforeEach, expect, inject, onTestFinished, test } from 'vitest';
-import { STEPS_TABLE, Stepped, sendStep, stepOnTheWire } from '../support/ordered.ts';
-import { createSchemas, type TestSchemas } from '../support/schemas.ts';
-import { createVhost, type Vhost } from '../support/vhost.ts';
+import { expect, onTestFinished, test } from 'vitest';
+import { Stepped, sendStep, stepOnTheWire } from '../support/ordered.ts';
+import { channel, pool, started, vhost } from '../support/walked.ts';
 
 /** An ordered consumer in this process; how it fares when processes die is in test/faults. */
 
 const PATIENCE = { timeout: 30_000, interval: 50 };
 const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined };
-
-let schemas: TestSchemas;
-let vhost: Vhost;
-let channel: Channel;
-let pool: Pool;
-beforeAll(async () => {
-  [schemas, vhost] = await Promise.all([createSchemas(inject('servers')), createVhost(inject('servers'))]);
-  channel = await vhost.channel();
-  pool = createPool(schemas.fulfilment.adminUrl, { connections: 10 });
-  await pool.query(STEPS_TABLE);
-});
-afterAll(async () => {
-  await pool.end();
-  await Promise.all([schemas.drop(), vhost.drop()]);
-});
-beforeEach(async () => {
-  for (const table of ['steps', 'held_messages', 'held_keys', 'dead_letters'])
-    await pool.query('DELETE FROM ??', [table]);
-});
-const started: { stop(): Promise<void> }[] = [];
-afterEach(async () => {
-  for (const each of started.splice(0)) await each.stop();
-});
 
 /** Handles steps; `stumble` may throw after the effect. */
 async function walk(

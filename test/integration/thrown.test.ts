@@ -1,42 +1,17 @@
 import { createInbox, defineConsumer, NonRetryableError, on } from '@oncebox/inbox';
-import { createPool, type Pool } from '@oncebox/mysql';
+
 import { connectBroker, startConsumer } from '@oncebox/rabbitmq';
-import type { Channel } from 'amqplib';
 import type { RowDataPacket } from 'mysql2/promise';
 import { v7 as uuidv7 } from 'uuid';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, onTestFinished, test } from 'vitest';
-import { STEPS_TABLE, Stepped, sendStep } from '../support/ordered.ts';
-import { createSchemas, type TestSchemas } from '../support/schemas.ts';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { Stepped, sendStep } from '../support/ordered.ts';
 import { HOSTILE } from '../support/thrown.ts';
-import { createVhost, type Vhost } from '../support/vhost.ts';
+import { channel, pool, started, vhost } from '../support/walked.ts';
 
 /** Whatever a handler throws, its message ends as a dead letter that says what it was, and costs no other message anything. */
 
 const PATIENCE = { timeout: 45_000, interval: 50 };
 const GOOD = 50;
-
-let schemas: TestSchemas;
-let vhost: Vhost;
-let channel: Channel;
-let pool: Pool;
-beforeAll(async () => {
-  [schemas, vhost] = await Promise.all([createSchemas(inject('servers')), createVhost(inject('servers'))]);
-  channel = await vhost.channel();
-  pool = createPool(schemas.fulfilment.adminUrl, { connections: 10 });
-  await pool.query(STEPS_TABLE);
-});
-afterAll(async () => {
-  await pool.end();
-  await Promise.all([schemas.drop(), vhost.drop()]);
-});
-beforeEach(async () => {
-  for (const table of ['steps', 'held_messages', 'held_keys', 'dead_letters'])
-    await pool.query('DELETE FROM ??', [table]);
-});
-const started: { stop(): Promise<void> }[] = [];
-afterEach(async () => {
-  for (const each of started.splice(0)) await each.stop();
-});
 
 interface Line {
   readonly fields: Readonly<Record<string, unknown>>;
