@@ -9,7 +9,10 @@ import { z } from 'zod';
 import { createSchemas, type TestSchemas } from '../support/schemas.ts';
 import { createVhost, type Vhost } from '../support/vhost.ts';
 
-/** What `outbox.add` takes, whatever it is, an unordered and an ordered consumer handle: each field of it as it was given. */
+/**
+ * What `outbox.add` takes, whatever it is, an unordered and an ordered consumer handle: each field
+ * of it as it was given.
+ */
 
 const PATIENCE = { timeout: 30_000, interval: 50 };
 const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined };
@@ -17,7 +20,10 @@ const RUNS = 150;
 /** The same again for the same; a failure shows it. */
 const seed = Number(process.env['ONCEBOX_SEED'] ?? Math.floor(Math.random() * 2 ** 31));
 
-/** The key is beside the payload, which has no form of its own: the writer sets it before each message. */
+/**
+ * The key is beside the payload, which has no form of its own: the writer sets it before each
+ * message.
+ */
 let key = '';
 const Anything = defineMessage({
   type: 'Anything',

@@ -36,7 +36,10 @@ afterAll(async () => {
 });
 beforeEach(() => admin.query('DELETE FROM outbox'));
 
-/** As an adopter's library opens one: with the service's user, who may insert into the outbox and no more. */
+/**
+ * As an adopter's library opens one: with the service's user, who may insert into the outbox and no
+ * more.
+ */
 async function begun(options: ConnectionOptions = {}): Promise<Connection> {
   const connection = await createConnection({ uri: schemas.shop.url, ...options });
   open.push(connection);
@@ -327,7 +330,10 @@ describe('A5: something that is no transaction', () => {
 });
 
 describe('A3: an inbox on a pool of another library', () => {
-  /** Consumers whose handlers fail. A batch is tried in more than one way, so that an attempt may call a handler twice. */
+  /**
+   * Consumers whose handlers fail. A batch is tried in more than one way, so that an attempt may
+   * call a handler twice.
+   */
   const failing = new Set<string>();
   const handles = (name: string, seen: string[], ordered: boolean) =>
     defineConsumer({

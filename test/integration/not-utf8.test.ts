@@ -10,7 +10,10 @@ import { wireOf } from '../../packages/rabbitmq/src/publish.ts';
 import { channel, connect, newName, PATIENCE, quiet, started, vhost } from '../support/consumers.ts';
 import { consumeWith, inboxFor, letters, pool, publish } from '../support/dead-letters.ts';
 
-/** Bytes that are no UTF-8, on a real broker: dead with a reason, each message for itself, and its body as it came. */
+/**
+ * Bytes that are no UTF-8, on a real broker: dead with a reason, each message for itself, and its
+ * body as it came.
+ */
 
 let raw: ConfirmChannel;
 let closeRaw: () => Promise<void>;
@@ -22,7 +25,9 @@ beforeAll(async () => {
 });
 afterAll(() => closeRaw());
 
-/** By frames of our own, because amqplib would encode the names as UTF-8: `latin1` stands for bytes. */
+/**
+ * By frames of our own, because amqplib would encode the names as UTF-8: `latin1` stands for bytes.
+ */
 function sendBytes(
   to: { readonly exchange: string; readonly routingKey: string },
   latin1: { readonly messageId: string; readonly type?: string; readonly subject?: string },

@@ -9,8 +9,8 @@ import { createDatabase, type Database } from '../support/database.ts';
 import { createSchemas } from '../support/schemas.ts';
 
 /**
- * A server's settings are its operator's. Whatever they are, messages arrive as they were written, or are
- * refused with a code.
+ * A server's settings are its operator's. Whatever they are, messages arrive as they were written,
+ * or are refused with a code.
  */
 
 const isMariadb = inject('servers').kind === 'mariadb';
@@ -21,7 +21,10 @@ interface Setting {
   readonly name: string;
   /** Global variables. */
   readonly globals: Readonly<Record<string, string | number>>;
-  /** Whether connections of mysql2's own are in utf8mb4. Otherwise the outbox refuses them. Default true. */
+  /**
+   * Whether connections of mysql2's own are in utf8mb4. Otherwise the outbox refuses them. Default
+   * true.
+   */
   readonly rawSuits?: boolean;
 }
 
@@ -83,7 +86,9 @@ const settings: readonly Setting[] = [
   },
 ];
 
-/** Gives a block of tests a server, and a session that begins before the tests change its settings. */
+/**
+ * Gives a block of tests a server, and a session that begins before the tests change its settings.
+ */
 function useServer(...serverArguments: string[]): { databaseUrl(): string; administrator: Administrator } {
   let database: Database;
   let connection: Connection;
@@ -106,7 +111,9 @@ function useServer(...serverArguments: string[]): { databaseUrl(): string; admin
   };
 }
 
-/** Sets global variables until the test ends. User variables keep the old values and their types. */
+/**
+ * Sets global variables until the test ends. User variables keep the old values and their types.
+ */
 async function setGlobals(administrator: Administrator, globals: Setting['globals']): Promise<() => Promise<void>> {
   const names = Object.keys(globals);
   for (const name of names) await administrator(`SET @before_${name} = @@GLOBAL.${name}`);

@@ -8,7 +8,10 @@ import { Stepped, sendStep } from '../support/ordered.ts';
 import { HOSTILE } from '../support/thrown.ts';
 import { channel, pool, started, vhost } from '../support/walked.ts';
 
-/** Whatever a handler throws, its message ends as a dead letter that says what it was, and costs no other message anything. */
+/**
+ * Whatever a handler throws, its message ends as a dead letter that says what it was, and costs no
+ * other message anything.
+ */
 
 const PATIENCE = { timeout: 45_000, interval: 50 };
 const GOOD = 50;
@@ -146,7 +149,8 @@ test.each([
     await expect.poll(async () => (await walked()).sort(), PATIENCE).toEqual(good.toSorted());
     cured = true;
     await mend();
-    // The pause of a key that is put off doubles each time: on a busy machine the next look may be a minute away.
+    // The pause of a key that is put off doubles each time: on a busy machine the next look may be
+    // a minute away.
     await expect
       .poll(async () => (await walked()).sort(), { ...PATIENCE, timeout: 90_000 })
       .toEqual(['cursed 0', ...good].toSorted());

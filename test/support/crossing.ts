@@ -1,28 +1,22 @@
-import {
-  createInbox,
-  defineConsumer,
-  listDeadLetters,
-  NonRetryableError,
-  on,
-  PROCESSED_MESSAGES,
-  requestReplay,
-} from '@oncebox/inbox';
-import { defineMessage, type Message } from '@oncebox/message';
+import { listDeadLetters, PROCESSED_MESSAGES, requestReplay } from '@oncebox/inbox';
+import type { Message } from '@oncebox/message';
 import { createPool, deleteExpired, fromConnection, type Pool, transaction } from '@oncebox/mysql';
 import { createRelay, outbox } from '@oncebox/outbox';
 import { type Consumer, connectBroker, createPublisher, startConsumer } from '@oncebox/rabbitmq';
 import { createConnection, createPool as createRawPool, type RowDataPacket } from 'mysql2/promise';
 import { expect, inject } from 'vitest';
-import { z } from 'zod';
+import { CONSUMERS, Crossed, inboxOf } from './crossing-consumers.ts';
 import { createSchemas } from './schemas.ts';
 import { createVhost } from './vhost.ts';
 
 /**
- * A crossing takes messages from every kind of writer through a real relay and broker to the effects of
- * two consumers.
+ * A crossing takes messages from every kind of writer through a real relay and broker to the
+ * effects of two consumers.
  */
 
-/** These do harm where a value is taken for SQL, for text of another charset, or for padded text. */
+/**
+ * These do harm where a value is taken for SQL, for text of another charset, or for padded text.
+ */
 const KEYS = [
   "o'brien",
   'o\\brien',
@@ -40,21 +34,8 @@ const KEYS = [
   'straße',
   'STRASSE',
   '客户 🚚',
-  '🚚'.repeat(63),
+  '🚚'.repeat(255),
 ];
-/** Its first message fails once in each consumer, so that it waits for a retry. */
-const STUMBLES = "o\\'brien";
-/** Its first message is a dead letter of each consumer, until it is replayed. */
-const DIES = "x' OR SLEEP(3)) -- ";
-
-const Crossed = defineMessage({
-  type: 'Crossed',
-  version: 1,
-  aggregateType: 'crossing',
-  aggregateId: ({ key }) => key,
-  routingKey: 'crossing.crossed',
-  payload: z.strictObject({ key: z.string(), n: z.int(), text: z.string() }),
-});
 type Sent = Message<string, { key: string; n: number; text: string }>;
 
 const EFFECTS = `CREATE TABLE effects (
@@ -65,7 +46,6 @@ const EFFECTS = `CREATE TABLE effects (
   body MEDIUMTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL
 ) ENGINE = InnoDB`;
 
-const CONSUMERS = ['plain', 'ordered'] as const;
 const PATIENCE = { timeout: 20_000, interval: 50 };
 
 /** The statements of the administrator, on a session that the settings under test do not reach. */
@@ -87,13 +67,17 @@ export interface Crossing {
   /** @returns what stops it. */
   startRelay(): () => Promise<void>;
   startConsumers(): void;
-  /** A message is lost to a consumer whose queue is bound after another's: start no relay before. */
+  /**
+   * A message is lost to a consumer whose queue is bound after another's: start no relay before.
+   */
   untilConsuming(): Promise<void>;
   /** Waits until the broker has refused what was written, as no queue is bound. */
   untilRefused(): Promise<void>;
   /** Compares the outbox with what was written, byte for byte. */
   expectStored(): Promise<void>;
-  /** Replays the dead letters, waits for all effects, and compares them: byte for byte and in order. */
+  /**
+   * Replays the dead letters, waits for all effects, and compares them: byte for byte and in order.
+   */
   expectEffects(): Promise<void>;
   /** Deletes by age what is done. */
   expectForgotten(): Promise<void>;
@@ -273,33 +257,6 @@ export async function createCrossing(databaseUrl: string, administrator: Adminis
       await expect.poll(rest, { ...PATIENCE, message: 'outbox rows after their retention' }).toEqual([]);
     },
   };
-}
-
-/** @param dies whether the message that is to be a dead letter still fails. */
-function inboxOf(pool: Pool, name: (typeof CONSUMERS)[number], dies: () => boolean) {
-  let stumbled = false;
-  const definition = defineConsumer({
-    name,
-    ordered: name === 'ordered',
-    retryDelaysMs: [50, 50, 50],
-    handlers: [
-      on(Crossed, {
-        async handle(tx, { id, payload }) {
-          const { key, n } = payload;
-          // By way of the client's quoting, which handlers use as well.
-          await tx.query('INSERT INTO effects (consumer, message_id, ordering_key, body) VALUES (?)', [
-            [name, Buffer.from(id), key, JSON.stringify(payload)],
-          ]);
-          if (n === 1 && key === DIES && dies()) throw new NonRetryableError('a fall');
-          if (n === 1 && key === STUMBLES && !stumbled) {
-            stumbled = true;
-            throw new Error('a stumble');
-          }
-        },
-      }),
-    ],
-  });
-  return createInbox(pool, definition);
 }
 
 const hex = (text: string): string => Buffer.from(text, 'utf8').toString('hex').toUpperCase();

@@ -1,6 +1,9 @@
 import { runInNewContext } from 'node:vm';
 
-/** What code may throw that is no sound Error. Each is made anew: some of them remember that they were read. */
+/**
+ * What code may throw that is no sound Error. Each is made anew: some of them remember that they
+ * were read.
+ */
 
 const fail = (): never => {
   throw new Error('read a field of a hostile value');

@@ -5,7 +5,10 @@ import { STEPS_TABLE } from './ordered.ts';
 import { createSchemas, type TestSchemas } from './schemas.ts';
 import { createVhost, type Vhost } from './vhost.ts';
 
-/** What the tests of consumers that write steps share; each file that imports it has schemas and a vhost of its own. */
+/**
+ * What the tests of consumers that write steps share; each file that imports it has schemas and a
+ * vhost of its own.
+ */
 
 export let schemas: TestSchemas;
 export let vhost: Vhost;

@@ -6,8 +6,8 @@ const NAME = /^[A-Za-z][A-Za-z0-9._-]{0,127}$/;
 const isName = (value: unknown): boolean => typeof value === 'string' && NAME.test(value);
 
 /**
- * Checks a contract's names and settings, defaults included, for callers without types too: what would be refused when a message is
- * written is refused when the module loads.
+ * Checks a contract's names and settings, defaults included, for callers without types too: what
+ * would be refused when a message is written is refused when the module loads.
  *
  * @throws MessageError ONCEBOX_INVALID_CONTRACT
  */
@@ -26,7 +26,8 @@ export function checkDefinition<Payload>(definition: Required<ContractDefinition
     refuse(
       `exchange must have 1 to ${EXCHANGE_CHARACTERS} characters and 255 bytes, in well-formed text without U+FFFD`,
     );
-  // The database refuses another word only when a message is written, or stores an empty one under a lenient sql_mode.
+  // The database refuses another word only when a message is written, or stores an empty one under
+  // a lenient sql_mode.
   if (!['required', 'optional'].includes(delivery)) refuse("delivery must be 'required' or 'optional'");
   if (!['hold', 'continue'].includes(whenParked)) refuse("whenParked must be 'hold' or 'continue'");
   if (!['refuse', 'claim-check'].includes(overLimit)) refuse("overLimit must be 'refuse' or 'claim-check'");

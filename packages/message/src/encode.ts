@@ -6,8 +6,9 @@ import { checkPayload, shown } from './payload.ts';
 /**
  * Encodes a payload as the JSON text that is sent, in the order of its contract.
  *
- * The text is read back as a reader reads it, and compared with what was given: nothing else finds all that JSON, a transform, a
- * default or a stripping schema changes. It costs 4 µs for a customer of 350 bytes, and 2 ms for 5,700 fields in 100 KB.
+ * The text is read back as a reader reads it, and compared with what was given: nothing else finds
+ * all that JSON, a transform, a default or a stripping schema changes. It costs 4 µs for a customer
+ * of 350 bytes, and 2 ms for 5,700 fields in 100 KB.
  *
  * @throws MessageError ONCEBOX_INVALID_PAYLOAD. It names the path and quotes no value.
  */

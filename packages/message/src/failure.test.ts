@@ -5,7 +5,10 @@ import { HOSTILE } from '../../../test/support/thrown.ts';
 import { MessageError } from './errors.ts';
 import { classOf, failureOf, fieldOf, isNonRetryable, nameOf, reasonOf, ThrownError } from './failure.ts';
 
-/** Makes values of every kind, and Errors to which any of them is assigned. A function, because fast-check reads the values that it makes. */
+/**
+ * Makes values of every kind, and Errors to which any of them is assigned. A function, because
+ * fast-check reads the values that it makes.
+ */
 const thrown: fc.Arbitrary<() => unknown> = fc.oneof(
   fc
     .anything({ withNullPrototype: true, withBigInt: true, withDate: true, withMap: true, withTypedArray: true })

@@ -7,7 +7,10 @@ import { MessageError } from './errors.ts';
 import { decodeLineage, toOutboxRow } from './row.ts';
 import { fromWire, toWire } from './wire.ts';
 
-/** What the writer accepts, every reader gets: the same payload, key, id and lineage. What it does not accept is refused in our words. */
+/**
+ * What the writer accepts, every reader gets: the same payload, key, id and lineage. What it does
+ * not accept is refused in our words.
+ */
 
 const contractOf = (payload: z.ZodType, aggregateId: () => string = () => 'a'): Contract =>
   defineMessage({ type: 'Sent', version: 1, aggregateType: 'thing', routingKey: 'thing.sent', aggregateId, payload });

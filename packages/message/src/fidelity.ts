@@ -1,13 +1,19 @@
-/** Levels of objects and arrays. zod's recursive schemas overflow the stack at about 1,200, in a reader sooner than here. */
+/**
+ * Levels of objects and arrays. zod's recursive schemas overflow the stack at about 1,200, in a
+ * reader sooner than here.
+ */
 export const MOST_LEVELS = 256;
 
 /**
- * Where what a reader makes of a payload's text differs from the payload as it was given: the keys to that place, the outermost first.
+ * Where what a reader makes of a payload's text differs from the payload as it was given: the keys
+ * to that place, the outermost first.
  *
- * An absent field equals undefined, and -0 equals 0. Nothing else that JSON drops or changes passes: a Date, a Map, NaN, an instance of a
- * class, a hole in an array. An accessor may answer otherwise next time, and a `__proto__` key sets the prototype of a reader's copy.
+ * An absent field equals undefined, and -0 equals 0. Nothing else that JSON drops or changes
+ * passes: a Date, a Map, NaN, an instance of a class, a hole in an array. An accessor may answer
+ * otherwise next time, and a `__proto__` key sets the prototype of a reader's copy.
  *
- * @returns undefined when there is no difference; as many keys as there are levels for what is nested deeper.
+ * @returns undefined when there is no difference; as many keys as there are levels for what is
+ *   nested deeper.
  */
 export function differenceOf(given: unknown, read: unknown, levels = MOST_LEVELS): PropertyKey[] | undefined {
   if (given === read && !isObject(given)) return undefined;

@@ -1,11 +1,17 @@
 import { isUtf8 } from 'node:buffer';
 
-// What the wire and the tables can carry, in their own units. Writer, relay and reader ask here: a writer that accepted more than a
-// reader takes would commit messages that are dead on arrival.
+// What the wire and the tables can carry, in their own units. Writer, relay and reader ask here: a
+// writer that accepted more than a reader takes would commit messages that are dead on arrival.
 
-/** Bytes of an AMQP short string: message id, type, correlation id, exchange, routing key. The tables hold as much. */
+/**
+ * Bytes of an AMQP short string: message id, type, correlation id, exchange, routing key. The
+ * tables hold as much.
+ */
 const SHORT_STRING_BYTES = 255;
-/** Characters of the columns outbox.aggregateid and outbox.exchange (VARCHAR counts code points); see migrations/messaging. */
+/**
+ * Characters of the columns outbox.aggregateid and outbox.exchange (VARCHAR counts code points);
+ * see migrations/messaging.
+ */
 export const AGGREGATE_ID_CHARACTERS = 255;
 export const EXCHANGE_CHARACTERS = 127;
 /** What the columns that keep a received version can hold (INT UNSIGNED). */
@@ -15,8 +21,9 @@ const MOST_VERSIONS = 2 ** 32 - 1;
 const ROW_ID = /^[\x20-\x7e]{0,35}[\x21-\x7e]$/;
 
 /**
- * Whether a text is the same text after UTF-8. A lone surrogate has no bytes there. U+FFFD is what amqplib and Node make of bytes that
- * are not UTF-8, so two ids that differ in such bytes are one text: it is refused wherever it comes from, as nobody can tell which it was.
+ * Whether a text is the same text after UTF-8. A lone surrogate has no bytes there. U+FFFD is what
+ * amqplib and Node make of bytes that are not UTF-8, so two ids that differ in such bytes are one
+ * text: it is refused wherever it comes from, as nobody can tell which it was.
  */
 export const isExact = (text: string): boolean => text.isWellFormed() && !text.includes('\ufffd');
 
@@ -31,7 +38,10 @@ export const fitsBytes = (text: string): boolean => Buffer.byteLength(text) <= S
 export const fitsCharacters = (value: unknown, most: number): value is string =>
   typeof value === 'string' && value !== '' && !isOver(value, most) && isExact(value);
 
-/** Whether a text has more code points than that. A code point has one or two UTF-16 units, which are counted for nothing. */
+/**
+ * Whether a text has more code points than that. A code point has one or two UTF-16 units, which
+ * are counted for nothing.
+ */
 export const isOver = (text: string, most: number): boolean =>
   text.length > most && (text.length > 2 * most || [...text].length > most);
 
@@ -42,5 +52,8 @@ export const isRowId = (value: unknown): value is string => typeof value === 'st
 export const isVersion = (value: unknown): value is number =>
   typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= MOST_VERSIONS;
 
-/** The text of bytes from outside; undefined when they are not UTF-8, and decoding would put U+FFFD in their place. */
+/**
+ * The text of bytes from outside; undefined when they are not UTF-8, and decoding would put U+FFFD
+ * in their place.
+ */
 export const utf8TextOf = (bytes: Buffer): string | undefined => (isUtf8(bytes) ? bytes.toString('utf8') : undefined);

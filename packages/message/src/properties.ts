@@ -7,13 +7,17 @@ import { fitsBytes, fitsShortString, isExact } from './limits.ts';
 export const text = (value: unknown): string | undefined =>
   typeof value === 'string' && value !== '' ? value : undefined;
 
-/** What is only carried on is left out where it could not be: a foreign trace context is no reason to refuse a message. */
+/**
+ * What is only carried on is left out where it could not be: a foreign trace context is no reason
+ * to refuse a message.
+ */
 export const carried = (value: unknown): string | undefined => (fitsShortString(value) ? value : undefined);
 
 export const malformed = (why: string): MessageError => new MessageError('ONCEBOX_MALFORMED_MESSAGE', why);
 
 /**
- * amqplib has decoded these, so their own bytes are gone, and two that differ in such bytes are the same here.
+ * amqplib has decoded these, so their own bytes are gone, and two that differ in such bytes are the
+ * same here.
  *
  * @throws MessageError ONCEBOX_MALFORMED_MESSAGE
  */

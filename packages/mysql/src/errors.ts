@@ -32,8 +32,9 @@ export class DatabaseError extends Error {
 }
 
 /**
- * A field of whatever was thrown, which may be anything: undefined where reading it throws, or the catch that asks would leave its
- * connection with an open transaction. A Proxy has none, so that one which answers every field is no error of the server's.
+ * A field of whatever was thrown, which may be anything: undefined where reading it throws, or the
+ * catch that asks would leave its connection with an open transaction. A Proxy has none, so that
+ * one which answers every field is no error of the server's.
  */
 function field(error: unknown, name: 'code' | 'errno' | 'sqlState' | 'fatal' | 'message' | 'cause'): unknown {
   try {
@@ -55,7 +56,10 @@ export const errorNameOf = (error: unknown): string | undefined => {
   return typeof code === 'string' ? code : undefined;
 };
 
-/** The server refused a value, and its message quotes it: SQLSTATE 22 and 23, and 1366, which belongs to neither. */
+/**
+ * The server refused a value, and its message quotes it: SQLSTATE 22 and 23, and 1366, which
+ * belongs to neither.
+ */
 export const quotesData = (error: unknown): boolean => {
   const state = field(error, 'sqlState');
   return errnoOf(error) === 1366 || (typeof state === 'string' && /^2[23]/.test(state));
@@ -65,9 +69,10 @@ export const quotesData = (error: unknown): boolean => {
 export const isDuplicateKey = (error: unknown): boolean => errnoOf(error) === 1062;
 
 /**
- * Contention, the one class of error that a fresh attempt cures: 1213 (deadlock; the server has rolled everything back)
- * and 1205 (lock wait timeout; it has rolled back the statement alone, so the caller must roll back the rest). Also the
- * ONCEBOX_TRANSACTION_LOST that follows when one of these was caught and the work went on.
+ * Contention, the one class of error that a fresh attempt cures: 1213 (deadlock; the server has
+ * rolled everything back) and 1205 (lock wait timeout; it has rolled back the statement alone, so
+ * the caller must roll back the rest). Also the ONCEBOX_TRANSACTION_LOST that follows when one of
+ * these was caught and the work went on.
  */
 export const isContention = (error: unknown): boolean => {
   const errno = errnoOf(field(error, 'code') === 'ONCEBOX_TRANSACTION_LOST' ? field(error, 'cause') : error);
@@ -77,7 +82,10 @@ export const isContention = (error: unknown): boolean => {
 /** After it the connection cannot be used, as the driver says. */
 export const isFatal = (error: unknown): boolean => field(error, 'fatal') === true;
 
-/** A deadlock has ended the transaction, and its error was caught. By the code: a process may have two copies of this package. */
+/**
+ * A deadlock has ended the transaction, and its error was caught. By the code: a process may have
+ * two copies of this package.
+ */
 export const isTransactionLost = (error: unknown): boolean => field(error, 'code') === 'ONCEBOX_TRANSACTION_LOST';
 
 /** Too many connections, shutdown, killed connection, read-only after a failover, idle timeout. */
@@ -102,8 +110,9 @@ const UNAVAILABLE_CODES: ReadonlySet<unknown> = new Set([
 ]);
 
 /**
- * The database is away, takes no writes or has no connection to spare: an outage, not a fault of the work that met it. Ours are known by
- * their code, and not by their class, of which a process may have two copies.
+ * The database is away, takes no writes or has no connection to spare: an outage, not a fault of
+ * the work that met it. Ours are known by their code, and not by their class, of which a process
+ * may have two copies.
  */
 export function isUnavailable(error: unknown): boolean {
   const code = field(error, 'code');

@@ -5,21 +5,28 @@ import { isOurs, type Statements } from './transaction-statements.ts';
 
 type Value = string | number | null;
 
-/** A character of four bytes: `utf8mb3` and `latin1` have none for it, on whichever side they stand. */
+/**
+ * A character of four bytes: `utf8mb3` and `latin1` have none for it, on whichever side they stand.
+ */
 const PROBE = '🚚';
-/** Another one for each insert: if the values of this one did not arrive, those of the last one must not be taken for them. */
+/**
+ * Another one for each insert: if the values of this one did not arrive, those of the last one must
+ * not be taken for them.
+ */
 let inserts = 0;
 const NOT_NULL = 1048;
 
 /**
- * Inserts one row, whose first column is NOT NULL, and which must be part of the transaction or not be at all. Table and columns are
- * names of ours.
+ * Inserts one row, whose first column is NOT NULL, and which must be part of the transaction or not
+ * be at all. Table and columns are names of ours.
  *
- * On a connection of ours it is one prepared statement. On any other, the statement itself inserts NULL, which the server refuses,
- * unless the session writes text as it is given and, for a handle of `fromConnection`, a transaction is open at that very moment.
+ * On a connection of ours it is one prepared statement. On any other, the statement itself inserts
+ * NULL, which the server refuses, unless the session writes text as it is given and, for a handle
+ * of `fromConnection`, a transaction is open at that very moment.
  *
- * @throws DatabaseError ONCEBOX_NOT_A_TRANSACTION when the owner has ended the transaction: nothing is written.
- *   ONCEBOX_UNSUITABLE_CONNECTION for a connection whose character set would alter text.
+ * @throws DatabaseError ONCEBOX_NOT_A_TRANSACTION when the owner has ended the transaction: nothing
+ *   is written. ONCEBOX_UNSUITABLE_CONNECTION for a connection whose character set would alter
+ *   text.
  */
 export async function insertRow(tx: Transaction, table: string, row: Readonly<Record<string, Value>>): Promise<void> {
   const { statements } = handleIn('This', tx);
@@ -33,11 +40,13 @@ export async function insertRow(tx: Transaction, table: string, row: Readonly<Re
 }
 
 /**
- * All statements are given to the connection in one go, so that nothing of its owner, a ROLLBACK that is not awaited, comes between
- * them. Whether a transaction is open no function of SQL tells; but outside of one, to release the savepoint that was just set is an
- * error, and how many errors there were can be read.
+ * All statements are given to the connection in one go, so that nothing of its owner, a ROLLBACK
+ * that is not awaited, comes between them. Whether a transaction is open no function of SQL tells;
+ * but outside of one, to release the savepoint that was just set is an error, and how many errors
+ * there were can be read.
  *
- * Values go by user variables: a prepared INSERT would mean the schema in which the session first prepared it.
+ * Values go by user variables: a prepared INSERT would mean the schema in which the session first
+ * prepared it.
  */
 async function insertGuarded(
   statements: Statements,
@@ -55,7 +64,8 @@ async function insertGuarded(
   const checked: readonly string[] = [`IF(@oncebox_open, ${first}, NULL)`, ...others];
   const outcomes = await statements.inTurn(() =>
     Promise.allSettled([
-      // It reads a table, if only a derived one: that is what makes MariaDB forget the errors before.
+      // It reads a table, if only a derived one: that is what makes MariaDB forget the errors
+      // before.
       statements.send('execute', [
         `SET @oncebox_open = (SELECT 0 FROM (SELECT 0) AS none), ${given}`,
         [probe, ...values],

@@ -17,7 +17,10 @@ function at(value: unknown, ...path: readonly string[]): unknown {
 
 const isFunction = (value: unknown, ...path: readonly string[]): boolean => typeof at(value, ...path) === 'function';
 
-/** Of what is often passed instead: how to know it, and what to pass. In the order in which they are asked. */
+/**
+ * Of what is often passed instead: how to know it, and what to pass. In the order in which they are
+ * asked.
+ */
 const KNOWN: readonly { readonly what: string; readonly pass: string; is(value: unknown): boolean }[] = [
   {
     what: 'a Knex transaction',
@@ -77,7 +80,9 @@ const KNOWN: readonly { readonly what: string; readonly pass: string; is(value: 
   },
 ];
 
-/** @internal The error for a value that stood where a transaction, or the connection of one, must. */
+/**
+ * @internal The error for a value that stood where a transaction, or the connection of one, must.
+ */
 export function notATransaction(by: string, value: unknown): DatabaseError {
   const known = KNOWN.find(({ is }) => is(value));
   const what =
@@ -99,7 +104,8 @@ export function handleIn(by: string, value: unknown): Handle {
 }
 
 /**
- * Refuses what is no open transaction. Called by everything that must be atomic with the caller's own writes.
+ * Refuses what is no open transaction. Called by everything that must be atomic with the caller's
+ * own writes.
  *
  * @throws DatabaseError ONCEBOX_NOT_A_TRANSACTION that says what to pass instead.
  */

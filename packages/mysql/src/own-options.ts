@@ -12,7 +12,10 @@ interface Field {
 
 const DATES: ReadonlySet<string> = new Set(['DATE', 'DATETIME', 'TIMESTAMP', 'NEWDATE']);
 
-/** What our own pools make of a column, whatever `dateStrings`, `bigNumberStrings`, `timezone` or a `typeCast` of the connection say. */
+/**
+ * What our own pools make of a column, whatever `dateStrings`, `bigNumberStrings`, `timezone` or a
+ * `typeCast` of the connection say.
+ */
 function cast(field: Field, next: () => unknown): unknown {
   if (DATES.has(field.type)) {
     const text = field.string();
@@ -26,7 +29,9 @@ function cast(field: Field, next: () => unknown): unknown {
 /** @internal Options of one statement by which its results are as on our pools. */
 export const OPTIONS = { rowsAsArray: false, nestTables: false, namedPlaceholders: false, typeCast: cast } as const;
 
-/** A moment as UTC text: the driver would write it in the zone that the connection was opened with. */
+/**
+ * A moment as UTC text: the driver would write it in the zone that the connection was opened with.
+ */
 const bound = (value: unknown): unknown =>
   value instanceof Date ? value.toISOString().replace('T', ' ').replace('Z', '') : value;
 
@@ -40,19 +45,24 @@ interface Query {
 const queryOf = (given: string | Query, values: unknown): Query =>
   typeof given === 'string' ? { sql: given, values } : given;
 
-/** Text becomes a hexadecimal literal: in quotes it would be read by rules that depend on the server's sql_mode. */
+/**
+ * Text becomes a hexadecimal literal: in quotes it would be read by rules that depend on the
+ * server's sql_mode.
+ */
 function asBytes(value: unknown): SqlValue {
   if (typeof value === 'string') return Buffer.from(value, 'utf8');
   if (Array.isArray(value)) return value.map(asBytes);
-  // What is left are numbers, nulls, Dates and Buffers, which are all that statements of ours are given.
+  // What is left are numbers, nulls, Dates and Buffers, which are all that statements of ours are
+  // given.
   return value as SqlValue;
 }
 
 /**
- * The same transaction as our own statements need it: on a connection that another library has opened, results and parameters are as on
- * ours whatever options it was opened with, and a prepared statement means the schema that the session is in. (mysql2 keeps prepared
- * statements by their text, and the server binds each to the schema in which it was prepared.) On a connection of ours, and for a pool,
- * the argument itself.
+ * The same transaction as our own statements need it: on a connection that another library has
+ * opened, results and parameters are as on ours whatever options it was opened with, and a prepared
+ * statement means the schema that the session is in. (mysql2 keeps prepared statements by their
+ * text, and the server binds each to the schema in which it was prepared.) On a connection of ours,
+ * and for a pool, the argument itself.
  */
 export function withOwnOptions<Db extends object>(tx: Db): Db {
   const found = handleOf(tx);
@@ -72,13 +82,17 @@ export function withOwnOptions<Db extends object>(tx: Db): Db {
       return await statements.run('execute', [{ ...rest, sql: text, values: params, ...OPTIONS }]);
     },
   };
-  // The same handle, by the same symbol: what is asked of the transaction is answered by the one that it is a view of.
+  // The same handle, by the same symbol: what is asked of the transaction is answered by the one
+  // that it is a view of.
   for (const symbol of Object.getOwnPropertySymbols(tx)) Reflect.set(view, symbol, Reflect.get(tx, symbol));
   // What a handle is used for here: its two methods, and the symbol.
   return view as unknown as Db;
 }
 
-/** Asked once in a transaction of ours; the owner of a foreign one may change it between any two statements. */
+/**
+ * Asked once in a transaction of ours; the owner of a foreign one may change it between any two
+ * statements.
+ */
 async function schemaOf(statements: Statements): Promise<string> {
   if (statements.schema !== undefined && !statements.foreign) return statements.schema;
   const answer = await statements.run('query', [{ sql: 'SELECT DATABASE() AS name', ...OPTIONS }]);

@@ -14,9 +14,11 @@ export interface DatabaseUrl {
 }
 
 /**
- * Reads `mysql://user:password@host:3306/schema`; `mysqls:` or `?tls=true` asks for TLS with a verified certificate.
+ * Reads `mysql://user:password@host:3306/schema`; `mysqls:` or `?tls=true` asks for TLS with a
+ * verified certificate.
  *
- * @throws DatabaseError ONCEBOX_INVALID_URL; its message never contains the URL, which holds a password.
+ * @throws DatabaseError ONCEBOX_INVALID_URL; its message never contains the URL, which holds a
+ *   password.
  */
 export function parseDatabaseUrl(text: string): DatabaseUrl {
   const url = URL.canParse(text) ? new URL(text) : undefined;
@@ -33,7 +35,10 @@ export function parseDatabaseUrl(text: string): DatabaseUrl {
   };
 }
 
-/** Without the URIError as its cause: nothing that has seen the password should travel with an error. */
+/**
+ * Without the URIError as its cause: nothing that has seen the password should travel with an
+ * error.
+ */
 function decode(part: string): string {
   try {
     return decodeURIComponent(part);
@@ -69,17 +74,19 @@ export interface PoolSettings {
   /** Most connections at once. */
   readonly connections: number;
   /**
-   * Session variables that every connection of this pool has from its first statement on. For the whole pool, because a
-   * pool does not reset a session on release: set for one borrower, a variable would leak to the next.
+   * Session variables that every connection of this pool has from its first statement on. For the
+   * whole pool, because a pool does not reset a session on release: set for one borrower, a
+   * variable would leak to the next.
    */
   readonly session?: Readonly<Record<string, number>>;
 }
 
 /**
- * A pool of connections to one schema. It opens connections when they are asked for, so that it can be made while the server is away.
+ * A pool of connections to one schema. It opens connections when they are asked for, so that it can
+ * be made while the server is away.
  *
- * Its sessions have fixed settings (`SESSION_SETTINGS`) and are READ COMMITTED, which also spares each `transaction()` the round trip
- * that says so. A session that does not take them is not used.
+ * Its sessions have fixed settings (`SESSION_SETTINGS`) and are READ COMMITTED, which also spares
+ * each `transaction()` the round trip that says so. A session that does not take them is not used.
  */
 export function createPool(url: string, { connections, session = {} }: PoolSettings): Pool {
   const pool = createMysqlPool({ ...connectionOptions(url), connectionLimit: connections, maxIdle: connections });
@@ -88,9 +95,11 @@ export function createPool(url: string, { connections, session = {} }: PoolSetti
     ...Object.entries(session).map(([name, value]) => `SESSION ${name} = ${value}`),
   ];
   pool.on('connection', (connection) => {
-    // Without a listener, an idle session that meets its wait_timeout (4031) ends the process. The pool itself drops such a connection.
+    // Without a listener, an idle session that meets its wait_timeout (4031) ends the process. The
+    // pool itself drops such a connection.
     connection.on('error', () => undefined);
-    // Both run before the borrower's first statement: a connection runs its statements in the order given. The caller's own come last.
+    // Both run before the borrower's first statement: a connection runs its statements in the order
+    // given. The caller's own come last.
     const orDestroy = (error: unknown): boolean => {
       if (error !== null) connection.destroy();
       return error === null;

@@ -2,7 +2,10 @@ import type { Pool, RowDataPacket } from 'mysql2/promise';
 import { DatabaseError } from './errors.ts';
 import { OPTIONS } from './own-options.ts';
 
-/** The least that a server accepts in one packet by default; a message of usual size fits with room to spare. */
+/**
+ * The least that a server accepts in one packet by default; a message of usual size fits with room
+ * to spare.
+ */
 const LEAST_PACKET = 1024 * 1024;
 
 interface Variables extends RowDataPacket {
@@ -21,9 +24,11 @@ const READ = `SELECT VERSION() AS version, @@log_bin AS logs, @@binlog_format AS
 const suitable = new WeakSet<Pool>();
 
 /**
- * Asks a server whether it has a setting that Oncebox cannot live with, which no session can change for itself. Once for each pool.
+ * Asks a server whether it has a setting that Oncebox cannot live with, which no session can change
+ * for itself. Once for each pool.
  *
- * @throws DatabaseError ONCEBOX_UNSUITABLE_SERVER that names the setting and what to set; what the database says when it is away.
+ * @throws DatabaseError ONCEBOX_UNSUITABLE_SERVER that names the setting and what to set; what the
+ *   database says when it is away.
  */
 export async function assertSuitable(pool: Pool): Promise<void> {
   if (suitable.has(pool)) return;

@@ -10,8 +10,8 @@ export type OnProgress = (line: string) => void;
 const PATIENCE_MS = 60_000;
 
 /**
- * Runs `work` on an administrator's session of its own, without a default schema, and closes it. A server that is not there
- * yet is waited for, 60 s.
+ * Runs `work` on an administrator's session of its own, without a default schema, and closes it. A
+ * server that is not there yet is waited for, 60 s.
  *
  * @throws DatabaseError ONCEBOX_DATABASE_AWAY when no server answers in that time.
  */
@@ -22,9 +22,10 @@ export async function withAdministrator<T>(
 ): Promise<T> {
   const connection = await connect(url, onProgress);
   try {
-    // One mode and one charset, whatever the server's: the same file must mean the same everywhere, its quotes and backslashes too.
-    // The timeout is for table locks. The default is a day or a year, and while an ALTER waits for one long transaction,
-    // everybody else's queries on the table wait behind the ALTER.
+    // One mode and one charset, whatever the server's: the same file must mean the same everywhere,
+    // its quotes and backslashes too. The timeout is for table locks. The default is a day or a
+    // year, and while an ALTER waits for one long transaction, everybody else's queries on the
+    // table wait behind the ALTER.
     await connection.query(
       `SET ${SESSION_SETTINGS.join(', ')}, SESSION sql_mode = 'TRADITIONAL', SESSION lock_wait_timeout = 30`,
     );
@@ -46,7 +47,8 @@ async function connect(url: string, onProgress: OnProgress): Promise<Connection>
   for (let told = false; ; told = true) {
     try {
       const connection = await createConnection(options);
-      // A session that breaks between two statements shows in the second; without a listener it ends the process.
+      // A session that breaks between two statements shows in the second; without a listener it
+      // ends the process.
       connection.on('error', () => undefined);
       return connection;
     } catch (error) {

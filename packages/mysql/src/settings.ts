@@ -1,7 +1,8 @@
 /**
- * What every session of our pools has, whatever the server's defaults are: each of these changes what a statement of ours, or the text
- * in it, means. `SET NAMES` because `init_connect` and `skip-character-set-client-handshake` override what the driver asks for.
- * `completion_type` would open a transaction behind each COMMIT, `sql_select_limit` leaves rows out in silence, and without
+ * What every session of our pools has, whatever the server's defaults are: each of these changes
+ * what a statement of ours, or the text in it, means. `SET NAMES` because `init_connect` and
+ * `skip-character-set-client-handshake` override what the driver asks for. `completion_type` would
+ * open a transaction behind each COMMIT, `sql_select_limit` leaves rows out in silence, and without
  * autocommit a connection goes back to its pool with a read view.
  */
 export const SESSION_SETTINGS: readonly string[] = [
@@ -25,5 +26,9 @@ const ours = new WeakSet<object>();
 export const haveOurSettings = (connection: object): void => void ours.add(connection);
 /** @internal A statement has changed some. */
 export const forgetSettings = (connection: object): void => void ours.delete(connection);
-/** @internal @param connection the driver's own object: its promise flavour makes another for each borrower. */
+/**
+ * @internal
+ *
+ * @param connection the driver's own object: its promise flavour makes another for each borrower.
+ */
 export const hasOurSettings = (connection: object): boolean => ours.has(connection);

@@ -4,7 +4,8 @@
  * - `ends`: it commits or rolls back the transaction, implicitly (DDL) or by its own words.
  * - `calls`: it runs other statements, which nobody sees here.
  * - `moves`: it changes the default schema.
- * - `sets`: it leaves something in the session that the next borrower of the connection would inherit.
+ * - `sets`: it leaves something in the session that the next borrower of the connection would
+ *   inherit.
  * - `locks`: it takes a named lock, which belongs to the session and outlives the transaction.
  * - `plain`: none of these.
  */

@@ -10,28 +10,38 @@ export type Method = 'query' | 'execute';
 /** @internal Runs the statements of one transaction, and watches over it. */
 export interface Statements {
   readonly connection: CoreConnection;
-  /** Somebody else has begun it and ends it, at any time. */
+  /** Another library has begun the transaction, and ends it at any time. */
   readonly foreign: boolean;
-  /** No other transaction's savepoints have names that begin with it. */
+  /** The names of this transaction's savepoints begin with it, and no other's do. */
   readonly prefix: string;
-  /** What the session holds beyond the transaction. */
+  /** What the work leaves in the session beyond the transaction. */
   readonly leftovers: 'none' | 'locks' | 'settings';
   /** The default schema, where it is known. */
   schema: string | undefined;
-  /** A statement of whoever has the handle. */
+  /** Runs a statement that the handle was given. */
   run(method: Method, args: readonly unknown[]): Promise<unknown>;
-  /** A statement of this package. It is given to the connection at once, whatever became of the transaction. */
+  /**
+   * Gives a statement of this package to the connection at once. The caller has made sure that the
+   * transaction is open, or the statement itself does.
+   */
   send(method: Method, args: readonly unknown[]): Promise<unknown>;
   /**
-   * Calls `work` when all statements before it have their replies, or nothing if the transaction is open no more: what waited behind a
-   * deadlock in the driver's queue would commit by itself. At once on a foreign connection, whose owner's statements have no turn here.
+   * Calls `work` when every earlier statement has its reply, and does not call it when the
+   * transaction has ended. Without turns, a statement that waits behind a deadlock in the driver's
+   * queue would commit by itself. On a foreign connection `work` is called at once, because the
+   * owner's statements take no turns.
    */
   inTurn<T>(work: () => Promise<T>): Promise<T>;
   /** No statement is sent from now on. */
   close(): void;
-  /** @throws DatabaseError ONCEBOX_TRANSACTION_LOST when it is open no more; asks the server if a statement has failed. */
+  /**
+   * @throws DatabaseError ONCEBOX_TRANSACTION_LOST when the transaction has ended. Asks the server
+   *   only if a statement has failed since its last reply.
+   */
   assertOpen(): Promise<void>;
-  /** Of a transaction of ours that has ended before its time: what was written in it may be committed. */
+  /**
+   * Set when a transaction of ours has ended before its time. What it wrote may be committed.
+   */
   readonly lost: DatabaseError | undefined;
   /** Why no statement is sent any more. */
   readonly refusal: DatabaseError | undefined;
@@ -53,7 +63,10 @@ export const transactionLost = (why: string, cause?: unknown): DatabaseError =>
 const COPY = randomBytes(4).toString('hex');
 let transactions = 0;
 
-/** @internal Whether a reply's flags say that a transaction is open. Without autocommit the next statement opens one. */
+/**
+ * @internal Whether a reply's flags say that a transaction is open. Without autocommit the next
+ *   statement opens one.
+ */
 export const isInTransaction = (status: number, foreign: boolean): boolean =>
   (status & SERVER_STATUS_IN_TRANS) !== 0 || (foreign && (status & SERVER_STATUS_AUTOCOMMIT) === 0);
 
@@ -65,7 +78,10 @@ export function statementsOn(connection: CoreConnection, { foreign }: { foreign:
   let leftovers: Statements['leftovers'] = 'none';
   let lost: DatabaseError | undefined;
   let refused: DatabaseError | undefined;
-  /** The last error after which the server may have ended the transaction: it says so in no reply but the next. */
+  /**
+   * The last error. The server may have ended the transaction with it, and its flags say so only in
+   * the next reply.
+   */
   let doubt: { readonly error: unknown } | undefined;
   let closed = false;
   let last: Promise<unknown> = Promise.resolve();
@@ -98,7 +114,10 @@ export function statementsOn(connection: CoreConnection, { foreign }: { foreign:
     doubt = undefined;
   }
 
-  /** Sends a statement that runs others between a savepoint and its release, which fails if the transaction is another one by then. */
+  /**
+   * Sends a statement that runs others between a savepoint and its release, which fails if the
+   * transaction is another one by then.
+   */
   async function watched(send: () => Promise<unknown>): Promise<unknown> {
     const [, sent, released] = await Promise.allSettled([
       promised.query(`SAVEPOINT ${prefix}_call`),
@@ -167,7 +186,8 @@ export function statementsOn(connection: CoreConnection, { foreign }: { foreign:
     },
     async send(method, args) {
       try {
-        // The driver's overloads cannot be spread over; what is passed on is what the caller gave to the same method.
+        // The driver's overloads cannot be spread over; what is passed on is what the caller gave
+        // to the same method.
         const answer = await (Reflect.apply(promised[method], promised, args) as Promise<unknown>);
         see(Array.isArray(answer) ? answer[0] : undefined);
         return answer;
@@ -183,8 +203,9 @@ export function statementsOn(connection: CoreConnection, { foreign }: { foreign:
 }
 
 /**
- * @internal Whether the session is as `createPool` has set it, so that neither results nor text depend on anybody's options. What the
- * owner of a foreign transaction does with the session nobody sees here.
+ * @internal Whether the session is as `createPool` has set it, so that neither results nor text
+ *   depend on anybody's options. What the owner of a foreign transaction does with the session
+ *   nobody sees here.
  */
 export const isOurs = ({ connection, foreign }: Statements): boolean => !foreign && hasOurSettings(connection);
 
@@ -201,9 +222,13 @@ function sqlOf([first]: readonly unknown[]): string {
   return typeof sql === 'string' ? sql : '';
 }
 
-/** Of the headers in an answer: one of a statement that gives no rows, several of a procedure or of several statements in one. */
+/**
+ * Of the headers in an answer: one of a statement that gives no rows, several of a procedure or of
+ * several statements in one.
+ */
 function* statusesOf(result: unknown): Generator<number> {
-  // Rows are objects; what has rows or a header as its first or last element is the answer to several statements.
+  // Rows are objects; what has rows or a header as its first or last element is the answer to
+  // several statements.
   const isSeveral =
     Array.isArray(result) && [result[0], result.at(-1)].some((each) => isHeader(each) || Array.isArray(each));
   const all: readonly unknown[] = isSeveral ? result : [result];

@@ -8,27 +8,33 @@ import { coreOf, isOurs, type Statements, statementsOn } from './transaction-sta
 const KILL_MS = 1_000;
 
 export interface TransactionOptions {
-  /** How often to run the closure in all when the server reports contention (1205, 1213). Default 5. */
+  /**
+   * How often to run the closure in all when the server reports contention (1205, 1213). Default 5.
+   */
   readonly attempts?: number;
   /**
-   * Milliseconds for one attempt, the commit included; then the connection is destroyed. An attempt may wait as long again
-   * for a connection of the pool before it begins. Default 30,000.
+   * Milliseconds for one attempt, the commit included; then the connection is destroyed. An attempt
+   * may wait as long again for a connection of the pool before it begins. Default 30,000.
    */
   readonly timeoutMs?: number;
 }
 
 /**
- * Runs `work` in one READ COMMITTED transaction: commits when it resolves, rolls back and rethrows when it rejects.
+ * Runs `work` in one READ COMMITTED transaction: commits when it resolves, rolls back and rethrows
+ * when it rejects.
  *
- * On a deadlock (1213) or a lock wait timeout (1205) it rolls back everything and runs **the whole closure again**, after a
- * pause with jitter: the first has lost the transaction and the second a statement of it, so repeating the last statement
- * would commit half of the work. So `work` must have no effect outside the transaction.
+ * On a deadlock (1213) or a lock wait timeout (1205) it rolls back everything and runs **the whole
+ * closure again**, after a pause with jitter: the first has lost the transaction and the second a
+ * statement of it, so repeating the last statement would commit half of the work. So `work` must
+ * have no effect outside the transaction.
  *
- * What commits by itself (DDL, COMMIT, LOCK TABLES) has no place in `work`: it is refused, and the transaction rolled back.
+ * What commits by itself (DDL, COMMIT, LOCK TABLES) has no place in `work`: it is refused, and the
+ * transaction rolled back.
  *
- * @throws DatabaseError ONCEBOX_TRANSACTION_LOST when the transaction ended before its time, by such a statement, a procedure, or the
- *   server (`innodb_rollback_on_timeout`). ONCEBOX_COMMIT_UNKNOWN when the connection broke while COMMIT was under way: it may have happened.
- *   ONCEBOX_NO_CONNECTION when the pool had none in time: nothing has been done.
+ * @throws DatabaseError ONCEBOX_TRANSACTION_LOST when the transaction ended before its time, by
+ *   such a statement, a procedure, or the server (`innodb_rollback_on_timeout`).
+ *   ONCEBOX_COMMIT_UNKNOWN when the connection broke while COMMIT was under way: it may have
+ *   happened. ONCEBOX_NO_CONNECTION when the pool had none in time: nothing has been done.
  */
 export async function transaction<T>(
   pool: Pool,
@@ -51,8 +57,9 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
   if (core === undefined) throw new Error('mysql2 has given a connection that is none of its own');
   const statements = statementsOn(core, { foreign: false });
   const { tx, end } = handle(statements);
-  // A server's `completion_type` may begin another transaction behind the end of this one, or close the session.
-  // Asked at the end: a new connection takes its settings only before its first statement.
+  // A server's `completion_type` may begin another transaction behind the end of this one, or close
+  // the session. Asked at the end: a new connection takes its settings only before its first
+  // statement.
   const andNoMore = (): string => (isOurs(statements) ? '' : ' AND NO CHAIN NO RELEASE');
   const deadline = Promise.withResolvers<never>();
   deadline.promise.catch(() => undefined);
@@ -70,7 +77,8 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
   let committing = false;
   try {
     if (!isOurs(statements)) {
-      // SET TRANSACTION is for the next transaction only; SET SESSION would leak to the connection's next borrower.
+      // SET TRANSACTION is for the next transaction only; SET SESSION would leak to the
+      // connection's next borrower.
       await bounded(connection.query('SET TRANSACTION ISOLATION LEVEL READ COMMITTED'));
     }
     await bounded(connection.query('START TRANSACTION'));
@@ -86,8 +94,9 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
   } catch (error) {
     end();
     statements.close();
-    // A connection of unknown state must not go back to the pool: its next borrower would inherit locks, or a server that
-    // became read-only (mysql2 drops such a connection by itself only for queries made on the pool).
+    // A connection of unknown state must not go back to the pool: its next borrower would inherit
+    // locks, or a server that became read-only (mysql2 drops such a connection by itself only for
+    // queries made on the pool).
     if (expired || (isFatal(error) && !isUnavailable(error))) await abandon(pool, connection);
     else if (isUnavailable(error)) connection.destroy();
     else {
@@ -105,7 +114,8 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
         },
       );
     }
-    // The work may have caught it and thrown something else; but what it wrote may be committed, which the caller must learn.
+    // The work may have caught it and thrown something else; but what it wrote may be committed,
+    // which the caller must learn.
     throw statements.lost !== undefined && !isContention(statements.lost) ? statements.lost : error;
   } finally {
     clearTimeout(timer);
@@ -113,8 +123,8 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
 }
 
 /**
- * Gives a connection back as the next borrower expects it: a pool resets no session. What the work has set ends with the session, and
- * named locks are released.
+ * Gives a connection back as the next borrower expects it: a pool resets no session. What the work
+ * has set ends with the session, and named locks are released.
  */
 async function giveBack(connection: PoolConnection, { leftovers }: Statements): Promise<void> {
   if (leftovers === 'settings') connection.destroy();
@@ -127,8 +137,9 @@ async function giveBack(connection: PoolConnection, { leftovers }: Statements): 
 }
 
 /**
- * mysql2's own wait for a free connection never ends. It has a deadline of its own, so that one that came late does not meet
- * the attempt's and is destroyed for it, just when connections are short.
+ * mysql2's own wait for a free connection never ends. It has a deadline of its own, so that one
+ * that came late does not meet the attempt's and is destroyed for it, just when connections are
+ * short.
  */
 async function acquire(pool: Pool, timeoutMs: number): Promise<PoolConnection> {
   const acquired = pool.getConnection();
@@ -155,9 +166,10 @@ async function acquire(pool: Pool, timeoutMs: number): Promise<PoolConnection> {
 }
 
 /**
- * Leaves a connection whose caller has run out of time while the server may be in good health. Destroying it is not enough: a
- * session that waits for a lock, or computes, does not notice and keeps its own locks, in an inbox those of messages that somebody is
- * about to try again. A user may kill sessions of its own. Not waited for long, as the server may be what is slow.
+ * Leaves a connection whose caller has run out of time while the server may be in good health.
+ * Destroying it is not enough: a session that waits for a lock, or computes, does not notice and
+ * keeps its own locks, in an inbox those of messages that somebody is about to try again. A user
+ * may kill sessions of its own. Not waited for long, as the server may be what is slow.
  */
 async function abandon(pool: Pool, connection: PoolConnection): Promise<void> {
   connection.destroy();

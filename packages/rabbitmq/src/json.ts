@@ -1,6 +1,8 @@
 import { utf8TextOf } from '@oncebox/message';
 
-/** What a body says as JSON; undefined, which is no JSON value, for one that is no JSON in UTF-8. */
+/**
+ * What a body says as JSON; undefined, which is no JSON value, for one that is no JSON in UTF-8.
+ */
 export function readJson(body: Buffer): unknown {
   const text = utf8TextOf(body);
   if (text === undefined) return undefined;

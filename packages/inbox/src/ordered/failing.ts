@@ -40,12 +40,14 @@ export async function fail(
 }
 
 /**
- * What becomes of a key whose transaction failed while the database was there; with the transaction, whatever it had written of the
- * failure is gone. It is written down in a second one. Where that fails too, the key is put off, by a statement that takes nothing of
- * the message or of what was thrown. Where not even that is possible, this process leaves the key out for a while: the trouble of one
- * key must not be that of the others.
+ * What becomes of a key whose transaction failed while the database was there; with the
+ * transaction, whatever it had written of the failure is gone. It is written down in a second one.
+ * Where that fails too, the key is put off, by a statement that takes nothing of the message or of
+ * what was thrown. Where not even that is possible, this process leaves the key out for a while:
+ * the trouble of one key must not be that of the others.
  *
- * @throws what the database says of an outage, and when too many keys are left out to be the trouble of single ones.
+ * @throws what the database says of an outage, and when too many keys are left out to be the
+ *   trouble of single ones.
  */
 export function failingKeys(
   pool: Pool,

@@ -9,8 +9,9 @@ const MOST = 500;
 export const pauseAfter = (failures: number): number => Math.min(FIRST_MS * 2 ** (failures - 1), LONGEST_MS);
 
 /**
- * Keys that this process leaves out of its looks for a while: not even their trouble could be written down, and whoever looks for the
- * key that has been due for longest would find the same one again and again.
+ * Keys that this process leaves out of its looks for a while: not even their trouble could be
+ * written down, and whoever looks for the key that has been due for longest would find the same one
+ * again and again.
  */
 export class LeftOut {
   readonly #keys = new Map<string, { readonly failures: number; readonly until: number }>();
