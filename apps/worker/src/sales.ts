@@ -1,5 +1,6 @@
 import { OrderPlaced } from '@oncebox/contracts';
 import { defineConsumer, onBatch } from '@oncebox/inbox';
+import { asBytes } from '@oncebox/mysql';
 
 /**
  * A read model: what has been ordered of each product, whatever became of the orders. The message carries all of it, so nobody is asked.
@@ -27,9 +28,7 @@ export const sales = defineConsumer({
           `INSERT INTO sales (sku, orders, quantity, amount) VALUES ?
            ON DUPLICATE KEY UPDATE orders = orders + VALUES(orders), quantity = quantity + VALUES(quantity),
              amount = amount + VALUES(amount), updated_at = UTC_TIMESTAMP(6)`,
-          // The driver writes bytes in hexadecimal: text in quotes would trust the server's
-          // sql_mode.
-          [rows.map(([sku, { orders, quantity, amount }]) => [Buffer.from(sku), orders, quantity, amount])],
+          [rows.map(([sku, { orders, quantity, amount }]) => [asBytes(sku), orders, quantity, amount])],
         );
       },
     }),

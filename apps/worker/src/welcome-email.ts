@@ -1,5 +1,6 @@
 import { CustomerCreated } from '@oncebox/contracts';
 import { defineConsumer, onBatch } from '@oncebox/inbox';
+import { asBytes } from '@oncebox/mysql';
 
 /** English for every language that is not here. */
 const GREETINGS: Readonly<Record<string, { readonly subject: string; readonly to: (name: string) => string }>> = {
@@ -13,12 +14,11 @@ export const welcomeEmail = defineConsumer({
   handlers: [
     onBatch(CustomerCreated, {
       async handle(tx, messages) {
-        // A query: as a prepared statement, each number of rows would be another. The driver writes
-        // bytes in hexadecimal: a name in quotes would trust the server's sql_mode.
+        // A query: as a prepared statement, each number of rows would be another.
         await tx.query('INSERT INTO emails (message_id, customer_id, recipient, subject, body) VALUES ?', [
           messages.map(({ id, payload: { customerId, name, email, language } }) => {
             const { subject, to } = GREETINGS[language] ?? ENGLISH;
-            return [id, customerId, email, subject, to(name)].map((text) => Buffer.from(text, 'utf8'));
+            return [id, customerId, email, subject, to(name)].map(asBytes);
           }),
         ]);
       },

@@ -1,5 +1,5 @@
 import { decodeLineage, type Lineage } from '@oncebox/message';
-import { type Pool, type Transaction, withOwnOptions } from '@oncebox/mysql';
+import { asBytes, type Pool, type Transaction, withOwnOptions } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import type { Aggregate, Event, Recorded } from './aggregate.ts';
 import { EventStoreError } from './errors.ts';
@@ -42,8 +42,7 @@ export async function readEvents<State, E extends Event>(
 }
 
 /**
- * Whole histories, by stream, in one statement: ranges of the primary key. The driver writes the
- * ids, which are given as bytes, in hexadecimal: in quotes they would trust the server's sql_mode.
+ * Whole histories, by stream, in one statement: ranges of the primary key.
  */
 export async function readStreams<State, E extends Event>(
   reader: Pick<Transaction, 'query'>,
@@ -54,7 +53,7 @@ export async function readStreams<State, E extends Event>(
   if (ids.length === 0) return histories;
   const [rows] = await withOwnOptions(reader).query<Row[]>(
     `SELECT ${COLUMNS} FROM events WHERE category = ? AND stream_id IN (?) ORDER BY stream_id, version`,
-    [aggregate.category, ids.map((id) => Buffer.from(id, 'utf8'))],
+    [aggregate.category, ids.map(asBytes)],
   );
   for (const row of rows) histories.get(row.id)?.push(recorded(aggregate, row));
   return histories;

@@ -1,4 +1,4 @@
-import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
+import { asBytes, type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import { escapeId, type RowDataPacket } from 'mysql2/promise';
 import { type Event, fold } from './aggregate.ts';
 import { readStreams } from './events.ts';
@@ -148,9 +148,7 @@ async function removeStray<State, E extends Event>(
     [aggregate.category, after, ...(to === undefined ? [] : [to])],
   );
   const ids = rows.map(({ id }) => id);
-  // As bytes, for the reason given at readStreams.
-  if (ids.length > 0)
-    await tx.query(`DELETE FROM ${from} WHERE ${column} IN (?)`, [ids.map((id) => Buffer.from(id, 'utf8'))]);
+  if (ids.length > 0) await tx.query(`DELETE FROM ${from} WHERE ${column} IN (?)`, [ids.map(asBytes)]);
   return ids.length;
 }
 

@@ -1,5 +1,5 @@
 import type { DeadLetter, DeadLetters, SendAgain } from '@oncebox/message';
-import { isDuplicateKey, type Pool, type Transaction, transaction, withOwnOptions } from '@oncebox/mysql';
+import { asBytes, isDuplicateKey, type Pool, type Transaction, transaction, withOwnOptions } from '@oncebox/mysql';
 import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 
 /** Sent while their rows are locked, one after another; few, so that one transaction does not last. */
@@ -62,7 +62,7 @@ export function deadLetters(pool: Pool, consumer: string): DeadLetters {
 export async function insertDeadLetter(tx: Transaction, consumer: string, letter: DeadLetter): Promise<string> {
   const { messageId, type, version, routingKey, properties, body, reason, errorClass, attempts } = letter;
   const { firstFailedAt, lastFailedAt, occurredAt, copyHash } = letter;
-  const id = messageId === undefined ? null : Buffer.from(messageId, 'utf8');
+  const id = messageId === undefined ? null : asBytes(messageId);
   // A prepared statement, which sends the body as it is; a query would send it in hexadecimal, at twice its size.
   const [{ insertId }] = await withOwnOptions(tx).execute<ResultSetHeader>(
     `INSERT INTO dead_letters (consumer, message_id, type, version, routing_key, properties, body, reason, error_class,

@@ -1,4 +1,4 @@
-import type { Pool, Transaction } from '@oncebox/mysql';
+import { asBytes, type Pool, type Transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 
 // What people and scripts ask of an inbox. Plain reads that lock nothing. Times are ISO 8601 in UTC with microseconds, so that they
@@ -42,9 +42,8 @@ export async function readHandled(
   const [rows] = await pool.query<(RowDataPacket & { id: Buffer; at: string })[]>(
     `SELECT message_id AS id, ${iso('processed_at')} AS at FROM processed_messages FORCE INDEX (PRIMARY)
       WHERE consumer = ? AND message_id IN (?)`,
-    // As bytes, which is what the column holds: nothing converts, and nothing folds. The driver
-    // writes them in hexadecimal; a string in quotes would trust the server's sql_mode.
-    [Buffer.from(consumer, 'utf8'), ids.map((id) => Buffer.from(id, 'utf8'))],
+    // As bytes, which is what the column holds: nothing converts, and nothing folds.
+    [asBytes(consumer), ids.map(asBytes)],
   );
   return new Map(rows.map(({ id, at }) => [id.toString('utf8'), at]));
 }
@@ -85,7 +84,7 @@ export async function readActivity(pool: Pool, countUpTo: number): Promise<Consu
   );
   const activities: ConsumerActivity[] = [];
   for (const { consumer } of names) {
-    const counted = [Buffer.from(consumer, 'utf8'), countUpTo];
+    const counted = [asBytes(consumer), countUpTo];
     const [rows] = await pool.query<(ConsumerActivity & RowDataPacket)[]>(ACTIVITY, [
       ...counted,
       ...counted,

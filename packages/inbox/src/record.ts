@@ -1,4 +1,4 @@
-import { isDuplicateKey, type Transaction, withOwnOptions } from '@oncebox/mysql';
+import { asBytes, isDuplicateKey, type Transaction, withOwnOptions } from '@oncebox/mysql';
 
 /** Thrown for a message that is recorded already. Only at these inserts is 1062 a duplicate: in a handler it is a failure. */
 export const DUPLICATE = Symbol('duplicate');
@@ -13,7 +13,7 @@ export const record = (tx: Transaction, consumer: string, messageId: string): Pr
   told(
     withOwnOptions(tx).execute('INSERT INTO processed_messages (consumer, message_id) VALUES (?, ?)', [
       consumer,
-      Buffer.from(messageId, 'utf8'),
+      asBytes(messageId),
     ]),
   );
 
@@ -25,11 +25,10 @@ export const record = (tx: Transaction, consumer: string, messageId: string): Pr
  */
 export const recordAll = (tx: Transaction, consumer: string, messageIds: readonly string[]): Promise<void> =>
   told(
-    // A query: as a prepared statement, each number of rows would be another. Buffers are written as hexadecimal numbers, so that no id
-    // is ever text of the statement.
+    // A query: as a prepared statement, each number of rows would be another.
     withOwnOptions(tx).query('INSERT INTO processed_messages (consumer, message_id) VALUES ?', [
       messageIds
-        .map((id) => Buffer.from(id, 'utf8'))
+        .map(asBytes)
         .sort(Buffer.compare)
         .map((id) => [consumer, id]),
     ]),

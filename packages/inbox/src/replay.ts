@@ -1,4 +1,4 @@
-import { type Pool, transaction } from '@oncebox/mysql';
+import { asBytes, type Pool, transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import { iso } from './inspect.ts';
 
@@ -61,13 +61,6 @@ export interface DeadLetterFilter {
   readonly newerThan?: number | undefined;
 }
 
-/**
- * Text as a value of `query`: the driver writes bytes in hexadecimal, where a string in quotes
- * would trust the server's sql_mode. Columns are compared with it as bytes, because their
- * collations ignore trailing spaces.
- */
-const bytes = (text: string): Buffer => Buffer.from(text, 'utf8');
-
 /** Ids of dead letters for a list; 0, which none has, in the place of what is no number. */
 const numbers = (ids: readonly string[]): bigint[] => ids.map((id) => (/^\d+$/.test(id) ? BigInt(id) : 0n));
 
@@ -82,9 +75,10 @@ export async function listDeadLetters(
     ['d.state IN (?)', states],
   ];
   if (ids !== undefined) conditions.push(['d.id IN (?)', numbers(ids)]);
-  if (consumer !== undefined) conditions.push(['CAST(d.consumer AS BINARY) = ?', bytes(consumer)]);
-  if (type !== undefined) conditions.push(['CAST(d.type AS BINARY) = ?', bytes(type)]);
-  if (reason !== undefined) conditions.push(['LOCATE(?, d.reason) > 0', bytes(reason)]);
+  // As binary, because the collations of these columns ignore trailing spaces.
+  if (consumer !== undefined) conditions.push(['CAST(d.consumer AS BINARY) = ?', asBytes(consumer)]);
+  if (type !== undefined) conditions.push(['CAST(d.type AS BINARY) = ?', asBytes(type)]);
+  if (reason !== undefined) conditions.push(['LOCATE(?, d.reason) > 0', asBytes(reason)]);
   if (olderThan !== undefined)
     conditions.push(['d.created_at < TIMESTAMPADD(SECOND, -?, UTC_TIMESTAMP(6))', olderThan]);
   if (newerThan !== undefined)
@@ -103,7 +97,7 @@ export async function deadLettersOf(pool: Pool, messageIds: readonly string[]): 
   if (messageIds.length === 0) return [];
   const [rows] = await pool.query<LetterRow[]>(
     `SELECT ${LETTER} FROM dead_letters AS d FORCE INDEX (dead_letters_message) WHERE d.message_id IN (?) ORDER BY d.id`,
-    [messageIds.map(bytes)],
+    [messageIds.map(asBytes)],
   );
   return rows.map(toLetter);
 }

@@ -1,4 +1,5 @@
 export type { Pool } from 'mysql2/promise';
+export { asBytes } from './as-bytes.ts';
 export {
   DatabaseError,
   type DatabaseErrorCode,

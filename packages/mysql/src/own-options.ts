@@ -1,5 +1,6 @@
 import { Buffer } from 'node:buffer';
 import { format, type SqlValue } from 'mysql2';
+import { asBytes } from './as-bytes.ts';
 import { DatabaseError } from './errors.ts';
 import { handleOf } from './handle.ts';
 import { isOurs, type Statements } from './transaction-statements.ts';
@@ -45,13 +46,9 @@ interface Query {
 const queryOf = (given: string | Query, values: unknown): Query =>
   typeof given === 'string' ? { sql: given, values } : given;
 
-/**
- * Text becomes a hexadecimal literal: in quotes it would be read by rules that depend on the
- * server's sql_mode.
- */
-function asBytes(value: unknown): SqlValue {
-  if (typeof value === 'string') return Buffer.from(value, 'utf8');
-  if (Array.isArray(value)) return value.map(asBytes);
+function withBytes(value: unknown): SqlValue {
+  if (typeof value === 'string') return asBytes(value);
+  if (Array.isArray(value)) return value.map(withBytes);
   // What is left are numbers, nulls, Dates and Buffers, which are all that statements of ours are
   // given.
   return value as SqlValue;
@@ -71,7 +68,7 @@ export function withOwnOptions<Db extends object>(tx: Db): Db {
   const view = {
     query(given: string | Query, values?: unknown) {
       const { sql, values: all, ...rest } = queryOf(given, values);
-      const text = all === undefined ? sql : format(sql, asBytes(all), true, 'Z');
+      const text = all === undefined ? sql : format(sql, withBytes(all), true, 'Z');
       return statements.run('query', [{ ...rest, sql: text, ...OPTIONS }]);
     },
     async execute(given: string | Query, values?: unknown) {

@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool, RowDataPacket } from 'mysql2/promise';
+import { asBytes } from './as-bytes.ts';
 import type { Transaction } from './handle.ts';
 import { transaction } from './transaction.ts';
 
@@ -109,15 +110,14 @@ async function deleteBatch(
     limit,
     table,
   ]);
-  // The driver writes bytes in hexadecimal: a key in quotes would trust the server's sql_mode.
-  const keys = rows.map((row) => key.map((column) => asBytes(row[column])));
+  const keys = rows.map((row) =>
+    key.map((column) => (typeof row[column] === 'string' ? asBytes(row[column]) : row[column])),
+  );
   await tx.query('DELETE FROM ?? WHERE (??) IN (?)', [table, key, keys]);
   const reached = String(rows.at(-1)?.['age_as_text']);
   // Nothing can be compared with '0000-00-00', which a row written by hand may have.
   return { deleted: rows.length, reached: reached < '1000' ? from : reached };
 }
-
-const asBytes = (value: unknown): unknown => (typeof value === 'string' ? Buffer.from(value, 'utf8') : value);
 
 /** Seconds since the oldest row of a table was made, by the database's clock; null in an empty one. One probe of the index on age. */
 export async function oldestSeconds(

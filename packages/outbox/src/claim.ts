@@ -1,6 +1,6 @@
-import type { Pool, Transaction } from '@oncebox/mysql';
+import { asBytes, type Pool, type Transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
-import { bytes, keyOf, type OutboxRow, PARTITIONS } from './row.ts';
+import { keyOf, type OutboxRow, PARTITIONS } from './row.ts';
 
 const ALL = Array.from({ length: PARTITIONS }, (_, partition) => partition);
 
@@ -125,7 +125,7 @@ export async function readInTurn(tx: Transaction, due: readonly Due[]): Promise<
   );
   const [rows] = await tx.query<(RowDataPacket & Due & { state: string })[]>(
     `${chains.join(' UNION ')} ORDER BY position`,
-    due.flatMap(({ aggregateid, aggregatetype }) => [bytes(aggregateid), bytes(aggregatetype)]),
+    due.flatMap(({ aggregateid, aggregatetype }) => [asBytes(aggregateid), asBytes(aggregatetype)]),
   );
   const dueNow = new Set(due.map(({ seq }) => seq));
   const inTurn: string[] = [];
@@ -215,7 +215,7 @@ export async function readHeads(tx: Transaction, rows: readonly Pick<OutboxRow, 
   const [heads] = await tx.query<(RowDataPacket & { aggregatetype: string; aggregateid: string; seq: string })[]>(
     `SELECT aggregatetype, aggregateid, CAST(MIN(seq) AS CHAR) AS seq FROM outbox_waiting
       WHERE aggregateid IN (?) GROUP BY aggregateid, aggregatetype`,
-    [[...new Set(rows.map((row) => row.aggregateid))].map(bytes)],
+    [[...new Set(rows.map((row) => row.aggregateid))].map(asBytes)],
   );
   return new Map(heads.map((head) => [keyOf(head), head.seq]));
 }

@@ -1,6 +1,6 @@
-import type { Pool } from '@oncebox/mysql';
+import { asBytes, type Pool } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
-import { bytes, isPossibleId, PARTITIONS } from './row.ts';
+import { isPossibleId, PARTITIONS } from './row.ts';
 
 // What people and scripts ask of an outbox. Plain reads of their own, outside any transaction: they lock nothing, and none of them
 // keeps a read view open while it waits for the reader.
@@ -65,8 +65,8 @@ export async function listOutbox(
 ): Promise<OutboxEntry[]> {
   const conditions: [sql: string, value: Buffer | bigint | number][] = [['seq > ?', BigInt(after)]];
   // As bytes: the column's collation ignores trailing spaces.
-  if (type !== undefined) conditions.push(['CAST(type AS BINARY) = ?', bytes(type)]);
-  if (reason !== undefined) conditions.push(['LOCATE(?, last_error) > 0', bytes(reason)]);
+  if (type !== undefined) conditions.push(['CAST(type AS BINARY) = ?', asBytes(type)]);
+  if (reason !== undefined) conditions.push(['LOCATE(?, last_error) > 0', asBytes(reason)]);
   if (olderThan !== undefined) conditions.push(['created_at < TIMESTAMPADD(SECOND, -?, UTC_TIMESTAMP(6))', olderThan]);
   if (newerThan !== undefined) conditions.push(['created_at > TIMESTAMPADD(SECOND, -?, UTC_TIMESTAMP(6))', newerThan]);
   const where = conditions.map(([sql]) => sql).join(' AND ');

@@ -1,8 +1,8 @@
-import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
+import { asBytes, type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import { lockPartition } from './claim.ts';
 import type { OutboxState } from './inspect.ts';
-import { bytes, isPossibleId } from './row.ts';
+import { isPossibleId } from './row.ts';
 import { hold, unblock } from './settle.ts';
 
 /** What a retry did with a row, or why it did nothing. */
@@ -83,7 +83,7 @@ async function retry(tx: Transaction, rows: readonly Row[]): Promise<ReadonlySet
               GROUP BY aggregateid, aggregatetype) AS head ON head.seq = w.seq
         SET w.due_at = UTC_TIMESTAMP(6)
       WHERE w.seq IN (?)`,
-    [[...new Set(rows.map(({ aggregateid }) => aggregateid))].map(bytes), seqs],
+    [[...new Set(rows.map(({ aggregateid }) => aggregateid))].map(asBytes), seqs],
   );
   const [due] = await tx.query<(RowDataPacket & { seq: string })[]>(
     'SELECT CAST(seq AS CHAR) AS seq FROM outbox_waiting FORCE INDEX (PRIMARY) WHERE seq IN (?) AND due_at IS NOT NULL',
@@ -113,7 +113,7 @@ export async function release(pool: Pool, id: string): Promise<ReleaseOutcome> {
 
 /** By partition. A row never changes its partition, so this needs no lock. */
 async function locate(pool: Pool, ids: readonly string[]): Promise<ReadonlyMap<number, readonly string[]>> {
-  const possible = ids.filter(isPossibleId).map(bytes);
+  const possible = ids.filter(isPossibleId).map(asBytes);
   if (possible.length === 0) return new Map();
   const [rows] = await pool.query<(RowDataPacket & { seq: string; partition_id: number })[]>(
     'SELECT CAST(seq AS CHAR) AS seq, partition_id FROM outbox WHERE id IN (?)',

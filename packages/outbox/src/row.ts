@@ -1,5 +1,6 @@
 import { isAscii } from 'node:buffer';
 import { classOf, decodeLineage, MessageError, type OutgoingMessage } from '@oncebox/message';
+import { asBytes } from '@oncebox/mysql';
 
 /** How many partitions the ordering keys are spread over; the generated column `partition_id` has the same number. */
 export const PARTITIONS = 16;
@@ -32,18 +33,10 @@ export const keyOf = ({ aggregatetype, aggregateid }: { aggregatetype: string; a
   `${aggregatetype.length}:${aggregatetype}${aggregateid}`;
 
 /**
- * Text that comes from outside, as a value of `query`: the driver writes a Buffer as a hexadecimal
- * literal, and a string in quotes, which under a `sql_mode` with NO_BACKSLASH_ESCAPES ends early.
- * The column's collation decides what equals the literal, and its index serves the comparison.
- * `execute` would need another prepared statement for each length of a list.
- */
-export const bytes = (text: string): Buffer => Buffer.from(text, 'utf8');
-
-/**
  * Whether a message can have this id: the column is ASCII, and the servers refuse to compare it
  * with anything else.
  */
-export const isPossibleId = (id: string): boolean => isAscii(bytes(id));
+export const isPossibleId = (id: string): boolean => isAscii(asBytes(id));
 
 /**
  * A time of which an age is made. It is NULL for what lies before the range of DATETIME, such as

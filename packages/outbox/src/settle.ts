@@ -1,6 +1,6 @@
-import type { Transaction } from '@oncebox/mysql';
+import { asBytes, type Transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
-import { bytes, fitReason } from './row.ts';
+import { fitReason } from './row.ts';
 
 // Every statement here writes by primary key, in a transaction that holds the rows' partition: it meets no other relay, and
 // no writer either, since writers only insert. Only by primary key, though: for a list that is long beside the table, the optimizer
@@ -60,7 +60,7 @@ export async function postpone(tx: Transaction, seqs: Seqs, reason: string, back
               ROUND(1000 * LEAST(?, ? * POW(2, LEAST(attempts, 30))) * (0.5 + RAND() / 2)), UTC_TIMESTAMP(6)),
             attempts = ${ONE_MORE}, held = 1, last_error = ?
       WHERE seq IN (?)`,
-    [backoff.mostMs, backoff.firstMs, bytes(fitReason(reason)), seqs],
+    [backoff.mostMs, backoff.firstMs, asBytes(fitReason(reason)), seqs],
   );
   await tx.query(
     `INSERT INTO outbox_waiting (seq, partition_id, aggregatetype, aggregateid, due_at)
@@ -88,7 +88,7 @@ export async function park(tx: Transaction, seqs: Seqs, reason: string, blocking
   if (blocking) await hold(tx, seqs);
   await tx.query(
     `UPDATE outbox FORCE INDEX (PRIMARY) SET state = 'parked', held = ?, attempts = ${ONE_MORE}, last_error = ? WHERE seq IN (?)`,
-    [blocking ? 1 : 0, bytes(fitReason(reason)), seqs],
+    [blocking ? 1 : 0, asBytes(fitReason(reason)), seqs],
   );
 }
 
@@ -105,7 +105,7 @@ export async function unblock(tx: Transaction, gone: Seqs, aggregateIds: readonl
     `SELECT CAST(head.seq AS CHAR) AS seq
        FROM (SELECT MIN(seq) AS seq FROM outbox_waiting WHERE aggregateid IN (?) GROUP BY aggregateid, aggregatetype) AS head
        STRAIGHT_JOIN outbox AS o ON o.seq = head.seq WHERE o.state = 'pending'`,
-    [aggregateIds.map(bytes)],
+    [aggregateIds.map(asBytes)],
   );
   if (heads.length === 0) return;
   await tx.query(

@@ -1,17 +1,13 @@
-import type { Transaction } from '@oncebox/mysql';
+import { asBytes, type Transaction } from '@oncebox/mysql';
 import { z } from 'zod';
 
 const productRows = z.array(z.object({ sku: z.string(), price: z.int() }));
 
 /**
- * Not locked: an order has the price of the moment in which it was placed. SKUs are ASCII by their
- * contract. They are given as bytes, which the driver writes in hexadecimal: in quotes they would
- * trust the server's sql_mode.
+ * Not locked: an order has the price of the moment in which it was placed.
  */
 export async function pricesOf(tx: Transaction, skus: readonly string[]): Promise<ReadonlyMap<string, number>> {
-  const [rows] = await tx.query('SELECT sku, price FROM products WHERE sku IN (?)', [
-    skus.map((sku) => Buffer.from(sku)),
-  ]);
+  const [rows] = await tx.query('SELECT sku, price FROM products WHERE sku IN (?)', [skus.map(asBytes)]);
   return new Map(productRows.parse(rows).map(({ sku, price }) => [sku, price]));
 }
 

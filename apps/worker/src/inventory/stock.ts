@@ -1,4 +1,4 @@
-import { isDuplicateKey, type Transaction } from '@oncebox/mysql';
+import { asBytes, isDuplicateKey, type Transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 
 export interface Item {
@@ -28,7 +28,7 @@ export async function reserve(tx: Transaction, orderId: string, items: readonly 
   // In the order of the primary key, as every reservation and release takes them: orders with items in common would deadlock.
   const [rows] = await tx.query<StockRow[]>(
     'SELECT sku, available FROM stock FORCE INDEX (PRIMARY) WHERE sku IN (?) ORDER BY sku FOR UPDATE',
-    [items.map(({ sku }) => Buffer.from(sku))], // bytes, as in sales.ts
+    [items.map(({ sku }) => asBytes(sku))],
   );
   const available = new Map(rows.map((row) => [row.sku, row.available]));
   for (const { sku, quantity } of items) {

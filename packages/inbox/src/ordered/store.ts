@@ -1,5 +1,5 @@
 import type { DeadMessage, Received } from '@oncebox/message';
-import { isDuplicateKey, type Pool, type Transaction, transaction, withOwnOptions } from '@oncebox/mysql';
+import { asBytes, isDuplicateKey, type Pool, type Transaction, transaction, withOwnOptions } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 
 // held_messages and held_keys. A key is held while it has messages there; its row in held_keys says when the first of them is due.
@@ -9,12 +9,6 @@ import type { RowDataPacket } from 'mysql2/promise';
 
 /** What orders messages: those of one key take effect in the order of their arrival. One without an aggregate has a key of its own. */
 export const keyOf = ({ aggregateId, id }: Pick<Received, 'aggregateId' | 'id'>): string => aggregateId ?? id;
-
-/**
- * What a key column holds, and what `query` writes in hexadecimal: a string in quotes would trust
- * the server's sql_mode.
- */
-const bytes = (text: string): Buffer => Buffer.from(text, 'utf8');
 
 /** What is known of a batch before it is handled. */
 export interface Known {
@@ -33,7 +27,7 @@ export async function knownOf(tx: Transaction, consumer: string, batch: readonly
       UNION
      SELECT 'given up', message_id FROM dead_letters FORCE INDEX (dead_letters_message)
       WHERE consumer = ? AND message_id IN (?)`,
-    [bytes(consumer), [...keys].map(bytes), bytes(consumer), batch.map(({ id }) => bytes(id))],
+    [asBytes(consumer), [...keys].map(asBytes), asBytes(consumer), batch.map(({ id }) => asBytes(id))],
   );
   const named = (wanted: string) =>
     new Set(rows.filter(({ what }) => what === wanted).map(({ name }) => name.toString('utf8')));
@@ -50,7 +44,7 @@ export async function addHeld(
   try {
     await withOwnOptions(tx).execute(
       `INSERT INTO held_messages (consumer, ordering_key, message_id, routing_key, properties, body) VALUES (?, ?, ?, ?, ?, ?)`,
-      [consumer, bytes(held.key), bytes(held.id), routingKey, properties, body],
+      [consumer, asBytes(held.key), asBytes(held.id), routingKey, properties, body],
     );
   } catch (error) {
     if (!isDuplicateKey(error)) throw error;
@@ -70,7 +64,7 @@ export async function addKey(tx: Transaction, consumer: string, key: string, sch
     await withOwnOptions(tx).execute(
       `INSERT INTO held_keys (consumer, ordering_key, attempts, first_failed_at, due_at, dead_letter)
        VALUES (?, ?, ?, UTC_TIMESTAMP(6), TIMESTAMPADD(MICROSECOND, ?, UTC_TIMESTAMP(6)), ?)`,
-      [consumer, bytes(key), schedule.attempts, microseconds(schedule), schedule.deadLetter ?? null],
+      [consumer, asBytes(key), schedule.attempts, microseconds(schedule), schedule.deadLetter ?? null],
     );
   } catch (error) {
     if (!isDuplicateKey(error)) throw error;
@@ -82,7 +76,7 @@ export async function reschedule(tx: Transaction, consumer: string, key: string,
     `UPDATE held_keys SET begun = 0, attempts = ?, first_failed_at = COALESCE(first_failed_at, UTC_TIMESTAMP(6)),
             due_at = TIMESTAMPADD(MICROSECOND, ?, UTC_TIMESTAMP(6)), dead_letter = ?
       WHERE consumer = ? AND ordering_key = ?`,
-    [schedule.attempts, microseconds(schedule), schedule.deadLetter ?? null, consumer, bytes(key)],
+    [schedule.attempts, microseconds(schedule), schedule.deadLetter ?? null, consumer, asBytes(key)],
   );
 }
 
@@ -106,7 +100,7 @@ export async function lockDue(tx: Transaction, consumer: string, leftOut: readon
     `SELECT ordering_key AS \`key\`, attempts, begun, first_failed_at AS firstFailedAt FROM held_keys FORCE INDEX (held_keys_due)
       WHERE consumer = ? AND due_at <= UTC_TIMESTAMP(6) ${leftOut.length === 0 ? '' : 'AND ordering_key NOT IN (?)'}
       ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED`,
-    leftOut.length === 0 ? [consumer] : [consumer, leftOut.map(bytes)],
+    leftOut.length === 0 ? [consumer] : [consumer, leftOut.map(asBytes)],
   );
   return rows.map((row) => ({ ...row, key: row.key.toString('utf8') }))[0];
 }
@@ -116,7 +110,7 @@ export async function lockKey(tx: Transaction, consumer: string, key: string): P
   const [rows] = await withOwnOptions(tx).execute<(RowDataPacket & Omit<Due, 'key'>)[]>(
     `SELECT attempts, begun, first_failed_at AS firstFailedAt FROM held_keys
       WHERE consumer = ? AND ordering_key = ? AND due_at <= UTC_TIMESTAMP(6) FOR UPDATE`,
-    [consumer, bytes(key)],
+    [consumer, asBytes(key)],
   );
   return rows.map((row) => ({ ...row, key }))[0];
 }
@@ -125,7 +119,7 @@ export async function lockKey(tx: Transaction, consumer: string, key: string): P
 export async function addBegun(tx: Transaction, consumer: string, key: string): Promise<void> {
   await withOwnOptions(tx).execute('UPDATE held_keys SET begun = begun + 1 WHERE consumer = ? AND ordering_key = ?', [
     consumer,
-    bytes(key),
+    asBytes(key),
   ]);
 }
 
@@ -140,7 +134,7 @@ export async function headOf(tx: Transaction, consumer: string, key: string): Pr
     `SELECT CAST(m.seq AS CHAR) AS seq, m.message_id AS id, m.routing_key AS routingKey, m.properties, m.body
        FROM held_messages AS m FORCE INDEX (held_messages_key) WHERE m.consumer = ? AND m.ordering_key = ?
       ORDER BY m.seq LIMIT 1`,
-    [consumer, bytes(key)],
+    [consumer, asBytes(key)],
   );
   return row === undefined ? undefined : { ...row, id: row.id.toString('utf8') };
 }
@@ -155,14 +149,14 @@ export async function dropHead(tx: Transaction, consumer: string, key: string, s
   await withOwnOptions(tx).execute(
     `UPDATE held_keys SET begun = 0, attempts = 0, first_failed_at = NULL, dead_letter = NULL, due_at = UTC_TIMESTAMP(6)
       WHERE consumer = ? AND ordering_key = ?`,
-    [consumer, bytes(key)],
+    [consumer, asBytes(key)],
   );
 }
 
 export async function dropKey(tx: Transaction, consumer: string, key: string): Promise<undefined> {
   await withOwnOptions(tx).execute('DELETE FROM held_keys WHERE consumer = ? AND ordering_key = ?', [
     consumer,
-    bytes(key),
+    asBytes(key),
   ]);
 }
 
@@ -177,7 +171,7 @@ export async function awaken(pool: Pool, consumer: string, keys?: ReadonlySet<st
       `SELECT DISTINCT m.ordering_key AS \`key\` FROM held_messages AS m FORCE INDEX (held_messages_key)
          LEFT JOIN held_keys AS k ON k.consumer = m.consumer AND k.ordering_key = m.ordering_key
         WHERE m.consumer = ? AND k.consumer IS NULL ${keys === undefined ? '' : 'AND m.ordering_key IN (?)'}`,
-      keys === undefined ? [bytes(consumer)] : [bytes(consumer), [...keys].map(bytes)],
+      keys === undefined ? [asBytes(consumer)] : [asBytes(consumer), [...keys].map(asBytes)],
     );
     for (const { key } of orphans) await addKey(tx, consumer, key.toString('utf8'), { attempts: 0, inMs: 0 });
   });
