@@ -33,6 +33,14 @@ it('B2: a pool of another library is asked in its own way and answers in ours', 
   await pool.end();
 });
 
+it('B2: a server that refuses the settings of our sessions is named with what it refused', async () => {
+  const pool = createPool(database.databaseUrl, { connections: 1, session: { no_such_setting: 1 } });
+  for (let round = 0; round < 2; round++) {
+    await expect(assertSuitable(pool)).rejects.toMatchObject(UNSUITABLE('no_such_setting'));
+  }
+  await pool.end();
+});
+
 it.skipIf(inject('source') === 'given')('B2: a setting that Oncebox cannot live with is named', async () => {
   for (const [setting, value, usual] of [
     ['max_prepared_stmt_count', 0, 16_382],

@@ -1,7 +1,7 @@
 import { createPool as createMysqlPool, type PoolOptions } from 'mysql2';
 import type { Pool } from 'mysql2/promise';
 import { DatabaseError } from './errors.ts';
-import { haveOurSettings, SESSION_SETTINGS } from './settings.ts';
+import { haveOurSettings, noteRefusal, SESSION_SETTINGS } from './settings.ts';
 
 export interface DatabaseUrl {
   readonly host: string;
@@ -90,6 +90,7 @@ export interface PoolSettings {
  */
 export function createPool(url: string, { connections, session = {} }: PoolSettings): Pool {
   const pool = createMysqlPool({ ...connectionOptions(url), connectionLimit: connections, maxIdle: connections });
+  const promised = pool.promise();
   const settings = [
     ...SESSION_SETTINGS,
     ...Object.entries(session).map(([name, value]) => `SESSION ${name} = ${value}`),
@@ -100,14 +101,17 @@ export function createPool(url: string, { connections, session = {} }: PoolSetti
     connection.on('error', () => undefined);
     // Both run before the borrower's first statement: a connection runs its statements in the order
     // given. The caller's own come last.
-    const orDestroy = (error: unknown): boolean => {
-      if (error !== null) connection.destroy();
-      return error === null;
+    const orDestroy = (error: unknown): void => {
+      if (error === null) return;
+      noteRefusal(promised, error);
+      connection.destroy();
     };
     connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED', orDestroy);
     connection.query(`SET ${settings.join(', ')}`, (error) => {
-      if (orDestroy(error)) haveOurSettings(connection);
+      if (error !== null) return orDestroy(error);
+      noteRefusal(promised, undefined);
+      haveOurSettings(connection);
     });
   });
-  return pool.promise();
+  return promised;
 }

@@ -1,6 +1,7 @@
 import type { Pool, RowDataPacket } from 'mysql2/promise';
-import { DatabaseError } from './errors.ts';
+import { DatabaseError, errnoOf } from './errors.ts';
 import { OPTIONS } from './own-options.ts';
+import { refusalOf } from './settings.ts';
 
 /**
  * The least that a server accepts in one packet by default; a message of usual size fits with room
@@ -32,11 +33,22 @@ const suitable = new WeakSet<Pool>();
  */
 export async function assertSuitable(pool: Pool): Promise<void> {
   if (suitable.has(pool)) return;
-  const [[found]] = await pool.query<Variables[]>({ sql: READ, timeout: 5_000, ...OPTIONS });
+  const [[found]] = await pool.query<Variables[]>({ sql: READ, timeout: 5_000, ...OPTIONS }).catch((error: unknown) => {
+    // The pool says only that the connection is closed, as a session that took no settings is.
+    const refusal = refusalOf(pool);
+    throw errnoOf(refusal) === undefined ? error : settingsRefused(refusal);
+  });
   const problem = found === undefined ? undefined : problemOf(found);
   if (problem !== undefined) throw new DatabaseError('ONCEBOX_UNSUITABLE_SERVER', problem);
   suitable.add(pool);
 }
+
+const settingsRefused = (cause: unknown): DatabaseError =>
+  new DatabaseError(
+    'ONCEBOX_UNSUITABLE_SERVER',
+    `The server refused the settings of a session, and no session is used without them: ${cause instanceof Error ? cause.message : ''}`,
+    { cause },
+  );
 
 function problemOf({ version, logs, format, packet, statements, engine }: Variables): string | undefined {
   const [, major = '0', minor = '0'] = /^(\d+)\.(\d+)/.exec(version) ?? [];
