@@ -1,9 +1,9 @@
 import { createServer } from 'node:http';
-import { createPool, deleteExpired, type Pool } from '@oncebox/mysql';
+import { createPool, deleteExpired, type Pool, transaction } from '@oncebox/mysql';
 import { createLogger, listen } from '@oncebox/service';
 import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
 import { createApp } from '../../apps/api/src/app.ts';
-import { IDEMPOTENCY_KEYS } from '../../apps/api/src/idempotency/store.ts';
+import { IDEMPOTENCY_KEYS, useKey } from '../../apps/api/src/idempotency/store.ts';
 import { cutAtCommit } from '../support/cut-at-commit.ts';
 import { start as startProcess } from '../support/processes.ts';
 import { createSchemas, type TestSchemas } from '../support/schemas.ts';
@@ -251,6 +251,39 @@ describe('an outcome that is unknown', () => {
     await expect.poll(settled, { timeout: 10_000 }).toBe(201);
     expect(await count()).toEqual(ONE);
   });
+});
+
+it('A8: a key whose work was the victim of a deadlock is free for the next attempt, and held by nobody afterwards', async () => {
+  const pool = createPool(schemas.shop.url, { connections: 2 });
+  const rival = await admin.getConnection();
+  const insert = 'INSERT INTO customers (id, email, name) VALUES (?, ?, ?)';
+  for (const id of ['a', 'b']) await admin.query(insert, [id, `${id}@example.com`, id]);
+  await rival.query('START TRANSACTION');
+  // More rows than the request changes, so that the server chooses the request as the victim.
+  for (const id of ['c', 'd', 'e', 'f']) await rival.query(insert, [id, `${id}@example.com`, id]);
+  await rival.query("UPDATE customers SET name = 'rival' WHERE id = 'b'");
+  const key = Buffer.from('deadlocked');
+  let attempts = 0;
+  const outcome = await transaction(pool, (tx) =>
+    useKey(tx, key, Buffer.alloc(32), async () => {
+      attempts += 1;
+      await tx.execute("UPDATE customers SET name = 'ours' WHERE id = 'a'");
+      const waits = tx.execute("UPDATE customers SET name = 'ours' WHERE id = 'b'");
+      waits.catch(() => undefined); // it may be the victim before it is awaited
+      if (attempts === 1) await rival.query("UPDATE customers SET name = 'rival' WHERE id = 'a'");
+      if (attempts === 1) await rival.query('ROLLBACK');
+      await waits;
+      return { status: 201, headers: {}, body: '{}' };
+    }),
+  );
+  rival.release();
+  expect(attempts).toBe(2);
+  expect(outcome).toHaveProperty('made');
+  const [locks] = await admin.query("SELECT IS_USED_LOCK(SHA2(CONCAT(DATABASE(), '/', ?), 256)) AS owner", [
+    key.toString('hex'),
+  ]);
+  expect(locks).toEqual([{ owner: null }]);
+  await pool.end();
 });
 
 describe('retention', () => {

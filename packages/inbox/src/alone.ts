@@ -1,4 +1,4 @@
-import { MessageError, type Received, type Verdict } from '@oncebox/message';
+import { fieldOf, type Received, type Verdict } from '@oncebox/message';
 import { isUnavailable, type Pool, transaction } from '@oncebox/mysql';
 import type { Consumer } from './consumer.ts';
 import { allow, isDeadline } from './deadline.ts';
@@ -29,7 +29,7 @@ export function handleAlone(pool: Pool, consumer: Consumer, isAway: () => Promis
     try {
       if (redeem !== undefined) whole = await allowance.spend((signal) => redeem(received, signal));
     } catch (error) {
-      return error instanceof MessageError ? unreadable(error) : failed(error);
+      return fieldOf(error, 'code') === 'ONCEBOX_MALFORMED_MESSAGE' ? unreadable(error) : failed(error);
     }
     let prepare: (signal: AbortSignal) => Promise<Work>;
     try {
