@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { createInbox, defineConsumer, on } from '@oncebox/inbox';
-import { defineMessage, defineRequest, type Inbox } from '@oncebox/message';
+import { defineRequest, type Inbox } from '@oncebox/message';
 import { startResponder } from '@oncebox/rabbitmq';
 import type { ConfirmChannel, ConsumeMessage } from 'amqplib';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -8,7 +8,7 @@ import { z } from 'zod';
 import { END_MARK, encodeHead } from '../../packages/rabbitmq/src/frames.ts';
 import { wireOf } from '../../packages/rabbitmq/src/publish.ts';
 import { channel, connect, newName, PATIENCE, quiet, started, vhost } from '../support/consumers.ts';
-import { consumeWith, inboxFor, letters, pool, publish } from '../support/dead-letters.ts';
+import { checkedBy, consumeWith, inboxFor, letters, pool, publish } from '../support/dead-letters.ts';
 
 /**
  * Bytes that are no UTF-8, on a real broker: dead with a reason, each message for itself, and its
@@ -56,15 +56,7 @@ const note = async ({ id }: { readonly id: string }): Promise<void> => void hand
 
 /** Of the same contract as `inboxFor`'s. */
 function orderedInbox(name: string): Inbox {
-  const Checked = defineMessage({
-    type: 'Checked',
-    version: 1,
-    aggregateType: 'thing',
-    aggregateId: () => 'x',
-    routingKey: `${name}.checked`,
-    payload: z.strictObject({}),
-  });
-  const handlers = [on(Checked, { handle: (_tx, message) => note(message) })];
+  const handlers = [on(checkedBy(name), { handle: (_tx, message) => note(message) })];
   return createInbox(pool, defineConsumer({ name, handlers, retryDelaysMs: [50], ordered: true }));
 }
 

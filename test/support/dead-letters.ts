@@ -23,9 +23,9 @@ afterAll(async () => {
 
 export type Handle = (message: { readonly id: string; readonly routingKey: string }) => Promise<void>;
 
-/** The inbox of a consumer of `Checked` v1. */
-export const inboxFor = (name: string, handle: Handle, database: Pool = pool): Inbox => {
-  const Checked = defineMessage({
+/** What a consumer of that name handles in these tests. */
+export const checkedBy = (name: string) =>
+  defineMessage({
     type: 'Checked',
     version: 1,
     aggregateType: 'thing',
@@ -33,7 +33,10 @@ export const inboxFor = (name: string, handle: Handle, database: Pool = pool): I
     routingKey: `${name}.checked`,
     payload: z.strictObject({ a: z.int().optional(), people: z.record(z.string(), z.int()).optional() }),
   });
-  const handlers = [on(Checked, { handle: (_tx, message) => handle(message) })];
+
+/** The inbox of a consumer of `Checked` v1. */
+export const inboxFor = (name: string, handle: Handle, database: Pool = pool): Inbox => {
+  const handlers = [on(checkedBy(name), { handle: (_tx, message) => handle(message) })];
   return createInbox(database, defineConsumer({ name, handlers, retryDelaysMs: [50] }));
 };
 

@@ -60,6 +60,30 @@ export const outlived = (): DatabaseError =>
 export const transactionLost = (why: string, cause?: unknown): DatabaseError =>
   new DatabaseError('ONCEBOX_TRANSACTION_LOST', why, cause === undefined ? {} : { cause });
 
+/** @param cause the error with which the server ended the transaction, if there was one. */
+function endedBefore(foreign: boolean, cause?: unknown): DatabaseError {
+  if (foreign) {
+    return new DatabaseError(
+      'ONCEBOX_NOT_A_TRANSACTION',
+      'The transaction of this handle has ended: its owner has committed it or rolled it back. Use the handle before that, and await it.',
+    );
+  }
+  const why =
+    errnoOf(cause) === undefined
+      ? 'A statement has ended this transaction: what was written before it is committed, and what came after it is by itself. ' +
+        'Run what commits (DDL, COMMIT, a procedure that does) outside of transaction().'
+      : 'The server has ended this transaction, and the error that said so was caught: pass it on, so that the whole is repeated';
+  return transactionLost(why, cause);
+}
+
+const notSent = (foreign: boolean): DatabaseError =>
+  transactionLost(
+    'A statement that commits or begins a transaction was given to an open one, and was not sent: ' +
+      (foreign
+        ? 'let the library that began the transaction end it.'
+        : 'the transaction is rolled back. Run DDL, COMMIT, ROLLBACK, BEGIN and LOCK TABLES outside of it.'),
+  );
+
 const COPY = randomBytes(4).toString('hex');
 let transactions = 0;
 
@@ -86,24 +110,10 @@ export function statementsOn(connection: CoreConnection, { foreign }: { foreign:
   let closed = false;
   let last: Promise<unknown> = Promise.resolve();
 
-  const ended = (cause?: unknown): DatabaseError =>
-    foreign
-      ? new DatabaseError(
-          'ONCEBOX_NOT_A_TRANSACTION',
-          'The transaction of this handle has ended: its owner has committed it or rolled it back. Use the handle before that, and await it.',
-        )
-      : transactionLost(
-          errnoOf(cause) === undefined
-            ? 'A statement has ended this transaction: what was written before it is committed, and what came after it is by itself. ' +
-                'Run what commits (DDL, COMMIT, a procedure that does) outside of transaction().'
-            : 'The server has ended this transaction, and the error that said so was caught: pass it on, so that the whole is repeated',
-          cause,
-        );
-
   function see(result: unknown, cause?: unknown): void {
     for (const status of statusesOf(result)) {
       if (isInTransaction(status, foreign)) continue;
-      lost = ended(cause);
+      lost = endedBefore(foreign, cause);
       throw lost;
     }
   }
@@ -124,7 +134,7 @@ export function statementsOn(connection: CoreConnection, { foreign }: { foreign:
       send(),
       promised.query(`RELEASE SAVEPOINT ${prefix}_call`),
     ]);
-    if (released.status === 'rejected' && errnoOf(released.reason) === NO_SUCH_SAVEPOINT) lost ??= ended();
+    if (released.status === 'rejected' && errnoOf(released.reason) === NO_SUCH_SAVEPOINT) lost ??= endedBefore(foreign);
     if (lost !== undefined) throw lost;
     if (sent.status === 'rejected') throw sent.reason;
     return sent.value;
@@ -172,12 +182,7 @@ export function statementsOn(connection: CoreConnection, { foreign }: { foreign:
       if (self.refusal !== undefined) throw self.refusal;
       const kind = note(sqlOf(args));
       if (kind === 'ends') {
-        refused = transactionLost(
-          'A statement that commits or begins a transaction was given to an open one, and was not sent: ' +
-            (foreign
-              ? 'let the library that began the transaction end it.'
-              : 'the transaction is rolled back. Run DDL, COMMIT, ROLLBACK, BEGIN and LOCK TABLES outside of it.'),
-        );
+        refused = notSent(foreign);
         throw refused;
       }
       if (foreign) await check();
@@ -192,7 +197,7 @@ export function statementsOn(connection: CoreConnection, { foreign }: { foreign:
         see(Array.isArray(answer) ? answer[0] : undefined);
         return answer;
       } catch (error) {
-        if (errnoOf(error) === DEADLOCK) lost = ended(error);
+        if (errnoOf(error) === DEADLOCK) lost = endedBefore(foreign, error);
         else if (errnoOf(error) !== undefined) doubt = { error };
         throw error;
       }
