@@ -28,9 +28,19 @@ beforeAll(async () => {
     WORKER_DATABASE_URL: schemas.fulfilment.url,
   };
 });
+const TABLES = [
+  'outbox',
+  'outbox_waiting',
+  'processed_messages',
+  'dead_letters',
+  'consumers',
+  'held_messages',
+  'held_keys',
+  'claimed_payloads',
+];
 beforeEach(async () => {
   for (const pool of [shop, fulfilment]) {
-    for (const table of ['outbox', 'outbox_waiting', 'processed_messages', 'dead_letters', 'consumers']) {
+    for (const table of TABLES) {
       await pool.query('DELETE FROM ??', [table]);
     }
     await pool.query('UPDATE retention SET forgotten_before = NULL');

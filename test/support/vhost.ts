@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Channel, connect } from 'amqplib';
+import { type Channel, type ChannelModel, connect } from 'amqplib';
 import type { Servers } from '../../deploy/infra/servers.ts';
 
 export interface Rights {
@@ -22,6 +22,8 @@ export interface Vhost {
   bindings(queue: string): Promise<unknown[]>;
   /** Waits until the management API knows connections of this name, then has the broker close them, as an operator would. */
   closeConnections(name: string): Promise<void>;
+  /** Deletes all that it has, as when the broker's disk is gone. Connections break and come back to an empty one; channels of this stay dead. */
+  reset(): Promise<void>;
   drop(): Promise<void>;
 }
 
@@ -41,10 +43,14 @@ export async function createVhost({ amqpUrl, managementUrl }: Servers): Promise<
 
   const url = new URL(amqpUrl);
   url.pathname = `/${name}`;
-  await api('PUT', `vhosts/${name}`);
-  await api('PUT', `permissions/${name}/${url.username}`, { configure: '.*', write: '.*', read: '.*' });
-  const connection = await connect(url.href, { clientProperties: { connection_name: 'test itself' } });
-  connection.on('error', () => undefined); // the vhost is deleted under it in the end
+  const create = async (): Promise<ChannelModel> => {
+    await api('PUT', `vhosts/${name}`);
+    await api('PUT', `permissions/${name}/${url.username}`, { configure: '.*', write: '.*', read: '.*' });
+    const opened = await connect(url.href, { clientProperties: { connection_name: 'test itself' } });
+    opened.on('error', () => undefined); // the vhost is deleted under it in the end
+    return opened;
+  };
+  let connection = await create();
 
   const channel = async (): Promise<Channel> => {
     const opened = await connection.createChannel();
@@ -91,6 +97,11 @@ export async function createVhost({ amqpUrl, managementUrl }: Servers): Promise<
         if (Date.now() > deadline) throw new Error(`The broker lists no connection named ${connectionName}`);
         await sleep(100);
       }
+    },
+    async reset() {
+      await connection.close();
+      await api('DELETE', `vhosts/${name}`);
+      connection = await create();
     },
     async drop() {
       await connection.close();

@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 import { type Command, UsageError } from './command.ts';
 import { deadCommand } from './dead.ts';
+import { eraseCommand } from './erase.ts';
 import { messageCommand } from './message.ts';
 import { migrateCommand } from './migrate.ts';
 import { outboxCommand } from './outbox.ts';
@@ -19,6 +20,7 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   ['replay', replayCommand],
   ['projection', projectionCommand],
   ['saga', sagaCommand],
+  ['erase', eraseCommand],
   ['migrate', migrateCommand],
 ]);
 

@@ -1,6 +1,7 @@
 import { findInOutbox, listOutbox, type OutboxFilter, type OutboxState } from '@oncebox/outbox';
 import { readArguments, readCount, readDuration, readStates } from './arguments.ts';
 import { type Command, UsageError } from './command.ts';
+import { runRepublish } from './outbox-republish.ts';
 import { releaseIds, retryIds, retryMatching } from './outbox-retry.ts';
 import { SOURCE_HELP, SOURCE_OPTIONS, type SourceOptions, withSources } from './sources.ts';
 import { ago, table } from './table.ts';
@@ -12,6 +13,7 @@ const HELP = `Usage: oncebox outbox list [filters] [--limit N]
        oncebox outbox retry <id> … [--force]
        oncebox outbox retry (filters | --all) [--limit N] [--dry-run] [--force]
        oncebox outbox release <id> …
+       oncebox outbox republish [--since TIME] [--until TIME] [--type TYPE …] [--key KEY …] [--id ID …] [--dry-run] [--force]
 
 Messages that are not published, and why; without --state, list shows all but the published.
   pending    goes out with the relay's next pass
@@ -23,6 +25,15 @@ retry tries parked or held messages again now, with their attempts counted from 
 message goes out after it. With filters it retries parked and held ones (or those of --state). A released message is refused, because
 later ones of its key may be out; --force sends it all the same.
 release gives a parked message up: the rest of its key goes on. The row stays, and "oncebox verify" names it as not published.
+
+republish sends again what was published and is kept, after a disaster: the broker's disk is gone, or a database came back from an older
+backup. The ids stay, so that the inboxes absorb what was handled; the messages of a key go out in their order. Refused, unless --force
+sends it, is a message that an inbox may have forgotten, that a consumer has discarded, that a consumer which was added later would take for
+news, or that no consumer of the schemas given has registered for. It needs the services' schemas for that. What is not published yet is
+not touched. While 10,000 messages are to be published it waits for the relay. It may be repeated.
+  --since, --until TIME published from then on, and before then: 24h, or 2026-01-31T08:00Z; without --until, before the command began
+  --type, --key, --id   only these types, keys (ids of aggregates) or messages; each may be repeated
+  --schema NAME         only this outbox; the inboxes of all are asked
 
 Filters:
   --state STATE         ${STATES.join(', ')}; may be repeated
@@ -37,12 +48,13 @@ Filters:
 ${SOURCE_HELP}
 
 JSON: list [{ schema, seq, id, type, version, aggregateType, aggregateId, state, attempts, lastError, delivery, whenParked, createdAt,
-publishedAt }]; show one of these with exchange, routingKey, dueAt, behind, headers, and payload if asked for; retry and release
-{ messages: [{ schema, id, outcome }], counts: { outcome: number } }, the first 50 messages of a retry with filters.
-Exit codes: 0 done, 1 failed, or a message was not found or could not be retried or released, 2 called wrongly.`;
+publishedAt }]; show one of these with exchange, routingKey, dueAt, behind, headers, and payload if asked for; retry, release
+and republish { messages: [{ schema, id, outcome }], counts: { outcome: number } }, the first 50 messages of those with filters.
+Exit codes: 0 done, 1 failed, or a message was not found, left alone or refused, 2 called wrongly, 3 of republish: what is kept is sent,
+and retention has removed some of what was asked for.`;
 
 export const outboxCommand: Command = {
-  summary: 'list, show, retry or release messages of the outbox',
+  summary: 'list, show, retry, release or republish messages of the outbox',
   help: HELP,
   run,
 };
@@ -62,6 +74,8 @@ const OPTIONS = {
 } as const;
 
 async function run(args: readonly string[]): Promise<number> {
+  // It has options of its own: one of the others' that it passed over would send more than was asked for.
+  if (args[0] === 'republish') return await runRepublish(args.slice(1));
   const { values, positionals } = readArguments(args, OPTIONS);
   const [action = '', ...ids] = positionals;
   const limit = readCount('limit', values.limit);
@@ -97,7 +111,9 @@ async function run(args: readonly string[]): Promise<number> {
       if (ids.length === 0) throw new UsageError('release takes the ids of parked messages');
       return await releaseIds(ids, values);
     default:
-      throw new UsageError(action === '' ? 'list, show, retry or release?' : `there is no "outbox ${action}"`);
+      throw new UsageError(
+        action === '' ? 'list, show, retry, release or republish?' : `there is no "outbox ${action}"`,
+      );
   }
 }
 

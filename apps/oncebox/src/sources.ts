@@ -79,6 +79,17 @@ export async function withSources<T>(
   }
 }
 
+/**
+ * The sources of this name, where the others are asked too.
+ *
+ * @throws UsageError when there is none.
+ */
+export function onlySchema(sources: readonly Source[], name: string | undefined): readonly Source[] {
+  const found = sources.filter(({ schema }) => name === undefined || schema === name);
+  if (found.length > 0) return found;
+  throw new UsageError(`--schema ${name}: no URL that this command reads names that schema`);
+}
+
 function loadUrls(given: readonly string[]): Readonly<Record<Kind, readonly string[]>> {
   const variables = given.map((text) => {
     const { variable, folder } = parseService(text);

@@ -1,13 +1,8 @@
-import {
-  type DeadLetter,
-  deadLettersOf,
-  inboxForgottenBefore,
-  type Registration,
-  readHandled,
-  readRegistrations,
-} from '@oncebox/inbox';
+import { type DeadLetter, inboxForgottenBefore, readHeld } from '@oncebox/inbox';
 import { type OutboxEntry, outboxForgottenBefore, scanOutbox } from '@oncebox/outbox';
-import type { Source, Sources } from './sources.ts';
+import { expected, type Inbox, missingIn, readInboxes } from './inboxes.ts';
+import type { Sources } from './sources.ts';
+import { findUnwritten } from './unwritten.ts';
 
 /** What is wrong with a message that is not published, or that one of its consumers has not handled. */
 export type Problem =
@@ -16,16 +11,19 @@ export type Problem =
   | 'held'
   | 'parked'
   | 'released'
-  /** Published, and at this consumer: in a queue or lost, given up, to be sent again, given up for good. */
+  /** Published, and at this consumer: in a queue or lost, held, given up, to be sent again, given up for good. `held` is above. */
   | 'not handled'
   | 'dead'
   | 'replay'
-  | 'discarded';
+  | 'discarded'
+  /** This consumer has it, and no outbox does. */
+  | 'in no outbox';
 
 export interface Finding {
-  readonly schema: string;
+  /** Of the outbox; null for what is in none. */
+  readonly schema: string | null;
   readonly id: string;
-  readonly type: string;
+  readonly type: string | null;
   readonly problem: Problem | 'in flight' | 'unknowable';
   /** `<schema>/<consumer>`, unless the message is not published. */
   readonly consumer: string | undefined;
@@ -38,6 +36,8 @@ export interface VerifyOptions {
   readonly since: string | undefined;
   /** Seconds. What was published, or written and not published, less long ago is in flight and not missing. */
   readonly settledFor: number;
+  /** Whether whatever the consumers have must be in one of the outboxes. */
+  readonly closed: boolean;
   readonly onFinding: (finding: Finding) => void;
   readonly onProgress: (line: string) => void;
 }
@@ -50,11 +50,6 @@ export interface Verification {
   readonly unknowableBefore: string | undefined;
 }
 
-interface Inbox {
-  readonly source: Source;
-  readonly registrations: readonly Registration[];
-}
-
 type Row = OutboxEntry & { readonly recent: number };
 
 /**
@@ -62,8 +57,7 @@ type Row = OutboxEntry & { readonly recent: number };
  * primary keys: memory does not grow with the number of messages.
  */
 export async function verifyAll({ outboxes, services }: Sources, options: VerifyOptions): Promise<Verification> {
-  const inboxes: Inbox[] = [];
-  for (const source of services) inboxes.push({ source, registrations: await readRegistrations(source.pool) });
+  const inboxes = await readInboxes(services);
   const unclaimed = new Map<string, number>();
   const horizons: string[] = [];
   let checked = 0;
@@ -83,6 +77,7 @@ export async function verifyAll({ outboxes, services }: Sources, options: Verify
     const before = await outboxForgottenBefore(pool);
     if (before !== undefined && (options.since === undefined || before > options.since)) horizons.push(before);
   }
+  if (options.closed) await checkWritten({ outboxes, services }, options);
   return { checked, unclaimed, unknowableBefore: horizons.sort().at(-1) };
 }
 
@@ -93,12 +88,6 @@ function reportUnpublished(schema: string, row: Row, { onFinding }: VerifyOption
   onFinding({ schema, id, type, problem, consumer: undefined, reason: lastError, createdAt });
 }
 
-/** Nobody needs an optional message: the broker may drop it. */
-const expected = ({ registrations }: Inbox, row: Row): readonly Registration[] =>
-  row.delivery === 'optional'
-    ? []
-    : registrations.filter(({ type, since }) => type === row.type && since <= row.createdAt);
-
 async function checkHandled(
   schema: string,
   published: readonly Row[],
@@ -106,27 +95,23 @@ async function checkHandled(
   { onFinding }: VerifyOptions,
 ): Promise<void> {
   const { schema: inboxSchema, pool } = inbox.source;
-  const pairs = published.flatMap((row) => expected(inbox, row).map(({ consumer }) => ({ row, consumer })));
-  const missing = [];
-  for (const [consumer, ofConsumer] of Map.groupBy(pairs, (pair) => pair.consumer)) {
-    const handled = await readHandled(
-      pool,
-      consumer,
-      ofConsumer.map(({ row }) => row.id),
-    );
-    missing.push(...ofConsumer.filter(({ row }) => !handled.has(row.id)));
-  }
+  const missing = await missingIn(inbox, published, expected);
   if (missing.length === 0) return;
-  const letters = await deadLettersOf(pool, [...new Set(missing.map(({ row }) => row.id))]);
+  const held = new Map<string, ReadonlySet<string>>();
+  for (const [consumer, found] of Map.groupBy(missing, ({ registration }) => registration.consumer)) {
+    const ids = found.map(({ row }) => row.id);
+    held.set(consumer, await readHeld(pool, consumer, ids));
+  }
   // After the look at the ids: what retention took meanwhile is older than this.
   const forgottenBefore = await inboxForgottenBefore(pool);
-  for (const { row, consumer } of missing) {
-    const letter = letters.findLast((each) => each.consumer === consumer && each.messageId === row.id);
+  for (const { row, registration, letter } of missing) {
+    const { consumer } = registration;
+    const isHeld = held.get(consumer)?.has(row.id) ?? false;
     onFinding({
       schema,
       id: row.id,
       type: row.type,
-      problem: problemOf(row, letter, forgottenBefore),
+      problem: problemOf(row, letter, isHeld, forgottenBefore),
       consumer: `${inboxSchema}/${consumer}`,
       reason: letter?.reason ?? null,
       createdAt: row.createdAt,
@@ -134,9 +119,27 @@ async function checkHandled(
   }
 }
 
-function problemOf(row: Row, letter: DeadLetter | undefined, forgottenBefore: string | undefined): Finding['problem'] {
+/** The other way round: what was handled was written. */
+async function checkWritten(sources: Sources, { since, onFinding, onProgress }: VerifyOptions): Promise<void> {
+  let count = 0;
+  for await (const found of findUnwritten(sources, since)) {
+    for (const { consumer, id, type, writtenAt } of found) {
+      onFinding({ schema: null, id, type, problem: 'in no outbox', consumer, reason: null, createdAt: writtenAt });
+    }
+    count += found.length;
+    onProgress(`${count} messages handled that are in no outbox`);
+  }
+}
+
+function problemOf(
+  row: Row,
+  letter: DeadLetter | undefined,
+  isHeld: boolean,
+  forgottenBefore: string | undefined,
+): Finding['problem'] {
   // One that was sent again is with the broker once more, as if it had never been dead.
   if (letter !== undefined && letter.state !== 'replayed') return letter.state;
   if (row.recent === 1) return 'in flight';
+  if (isHeld) return 'held';
   return forgottenBefore !== undefined && row.createdAt < forgottenBefore ? 'unknowable' : 'not handled';
 }

@@ -3,9 +3,9 @@ import { assertNone, type Moment, readArguments, readCount, readDuration, readMo
 import type { Command } from './command.ts';
 import { noSchema, SOURCE_HELP, SOURCE_OPTIONS, type Sources, withSources } from './sources.ts';
 import { ago, table } from './table.ts';
-import { type Finding, type Verification, verifyAll } from './verification.ts';
+import { type Finding, type Verification, type VerifyOptions, verifyAll } from './verification.ts';
 
-const HELP = `Usage: oncebox verify [--since TIME] [--settled-for DURATION] [--limit N]
+const HELP = `Usage: oncebox verify [--since TIME] [--settled-for DURATION] [--foreign] [--limit N]
 
 Proves that every message that was committed is published, and that every consumer that is expected to handle it has. Or names the
 ones that are missing:
@@ -13,19 +13,25 @@ ones that are missing:
   parked, released   not published, and given up
   not handled        published, and not in the inbox of this consumer: in a queue, or waiting for a retry, or lost
   dead, replay       this consumer has given it up; its worker is to send it again
+  held               published, and this ordered consumer has it waiting behind a message that failed
   discarded          an operator has given it up
+  in no outbox       this consumer has handled it, or has it as a dead letter, and no outbox has its row: the outbox came back from
+                     a backup that is older. Its change is gone, and its effect is there
+"oncebox outbox republish" sends again what was published and not handled.
 A consumer is expected to handle the messages of the types that it has registered for, from when it did. An optional message need not be
 handled by anybody. What retention has removed from an outbox was published, but cannot be compared: the answer is then "unknowable before"
 a time, and --since with a later one gets a proof.
 
   --since TIME          look at messages written since: 24h, or 2026-01-31T08:00Z
   --settled-for DURATION   what was written or published less long ago is in flight, and not missing (10s)
+  --foreign             consumers get messages from senders whose outboxes are not given: do not look for what is in no outbox. With
+                        --schema nobody looks for it either
   --limit N             most messages to name (100); all of them are counted
 ${SOURCE_HELP}
 
 JSON: { verdict: "proven" | "missing" | "unknowable", since, unknowableBefore, checked, counts: { problem: number },
         unclaimed: { type: number }, findings: [{ schema, id, type, problem, consumer, reason, createdAt }] }
-where the problems also are "in flight" and "unknowable", and unclaimed messages are published ones that no consumer has registered for.
+where the problems also are "in flight" and "unknowable", schema and type are null for what is in no outbox, and unclaimed messages are published ones that no consumer has registered for.
 Exit codes: 0 proven, 1 something is missing, or the command failed, 2 called wrongly, 3 nothing is missing that anyone could know.`;
 
 export const verifyCommand: Command = {
@@ -38,6 +44,7 @@ const OPTIONS = {
   ...SOURCE_OPTIONS,
   since: { type: 'string' },
   'settled-for': { type: 'string', default: '10s' },
+  foreign: { type: 'boolean', default: false },
   limit: { type: 'string', default: '100' },
 } as const;
 
@@ -61,7 +68,9 @@ async function run(args: readonly string[]): Promise<number> {
   return await withSources(values, ['outboxes', 'services'], async (sources) => {
     // Without its consumers the proof would be of half of it, and look like the whole.
     for (const kind of ['outboxes', 'services'] as const) if (sources[kind].length === 0) throw noSchema([kind]);
-    const answer = await verify(sources, since, settledFor, limit);
+    // One schema's consumers handle what the outboxes of others have.
+    const closed = !values.foreign && values.schema === undefined;
+    const answer = await verify(sources, since, { settledFor, closed }, limit);
     if (values.json) {
       const { counts, unclaimed, since: from = null, unknowableBefore = null, ...rest } = answer;
       const plain = { counts: Object.fromEntries(counts), unclaimed: Object.fromEntries(unclaimed) };
@@ -74,7 +83,7 @@ async function run(args: readonly string[]): Promise<number> {
 async function verify(
   sources: Sources,
   moment: Moment | undefined,
-  settledFor: number,
+  settings: Pick<VerifyOptions, 'settledFor' | 'closed'>,
   limit: number,
 ): Promise<Answer> {
   const since = await resolve(sources, moment);
@@ -82,8 +91,8 @@ async function verify(
   const findings: Finding[] = [];
   let told = Date.now();
   const verification = await verifyAll(sources, {
+    ...settings,
     since,
-    settledFor,
     onFinding: (finding) => {
       counts.set(finding.problem, (counts.get(finding.problem) ?? 0) + 1);
       // What is missing comes first when there is not room for all.
@@ -123,10 +132,13 @@ function print({ verdict, since, checked, counts, findings, unclaimed, unknowabl
       `Unknowable before ${unknowableBefore}: retention may have removed published messages from before then`,
     );
   }
+  if (counts.has('not handled')) {
+    console.log('"oncebox outbox republish --id …" sends again what is not handled, once it is in no queue any more');
+  }
   console.log(
     {
       proven: 'Proven: every message that is not in flight is published, and handled by every expected consumer',
-      missing: 'Missing: not every message is published and handled by every expected consumer',
+      missing: 'Missing: not every message is published and handled by every expected consumer, or an outbox lacks one',
       unknowable: 'Unknowable: nothing is missing of what is still there, and of the rest nobody can know',
     }[verdict],
   );

@@ -1,5 +1,14 @@
 export type { Inbox } from '@oncebox/message';
 export { type Consumer, type ConsumerDefinition, defineConsumer, type WhenDead } from './consumer.ts';
+export {
+  type EraseOutcome,
+  eraseDeadLetters,
+  eraseHeld,
+  findHeldOf,
+  findLettersOf,
+  type HeldOfKey,
+  type LetterOfKey,
+} from './erase.ts';
 export { InboxError, type InboxErrorCode, NonRetryableError, PayloadExpiredError } from './errors.ts';
 export { type Handling, type Incoming, on, onBatch } from './handling.ts';
 export { createInbox } from './inbox.ts';
@@ -27,4 +36,5 @@ export {
   type Sent,
 } from './replay.ts';
 export { forgetProcessed, PROCESSED_MESSAGES } from './retention.ts';
+export { type Handled, readHeld, scanHandled } from './scan.ts';
 export type { InboxSignal, InboxSignals, WorkedSignal } from './signals.ts';

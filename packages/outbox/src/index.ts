@@ -5,8 +5,10 @@ export const outbox = { add } as const;
 export { type Backlog, readBacklog } from './backlog.ts';
 export { CLAIMED_PAYLOADS, forgetPayloads, servePayloads } from './claimed.ts';
 export type { RelayLogger } from './drain.ts';
+export { erasePayloads, eraseRows, findByKey, findPayloads } from './erase.ts';
 export {
   findInOutbox,
+  knownToOutbox,
   listOutbox,
   momentBefore,
   type OutboxDetails,
@@ -21,4 +23,5 @@ export type { Outcome, Publisher } from './publisher.ts';
 export { type OutboxReading, readOutbox } from './reading.ts';
 export { createRelay, type Relay, type RelayOptions } from './relay.ts';
 export { type ReleaseOutcome, type RetryOutcome, release, retryNow } from './release.ts';
+export { republish } from './republish.ts';
 export type { PassedSignal, PassSignal, RelaySignals } from './signals.ts';

@@ -36,7 +36,8 @@ export interface OutboxEntry {
 
 const iso = (column: string): string => `DATE_FORMAT(${column}, '%Y-%m-%dT%H:%i:%s.%fZ')`;
 
-const ENTRY = `CAST(o.seq AS CHAR) AS seq, o.id, o.aggregatetype AS aggregateType, o.aggregateid AS aggregateId, o.type, o.version,
+/** @internal The columns of an `OutboxEntry`, of a table that is called `o`. */
+export const ENTRY = `CAST(o.seq AS CHAR) AS seq, o.id, o.aggregatetype AS aggregateType, o.aggregateid AS aggregateId, o.type, o.version,
   CASE WHEN o.state = 'pending' AND o.held = 1 THEN 'held' WHEN o.state = 'parked' AND o.held = 0 THEN 'released' ELSE o.state END AS state,
   o.attempts, o.last_error AS lastError, o.delivery, o.when_parked AS whenParked,
   ${iso('o.created_at')} AS createdAt, ${iso('o.published_at')} AS publishedAt`;
@@ -147,6 +148,21 @@ export async function* scanOutbox(
     yield rows;
     after = last.seq;
   }
+}
+
+/**
+ * Those of these messages that have a row.
+ *
+ * @param ids in hundreds: each is one probe of outbox_id.
+ */
+export async function knownToOutbox(pool: Pool, ids: readonly string[]): Promise<ReadonlySet<string>> {
+  const possible = ids.filter(isPossibleId).map(asBytes);
+  if (possible.length === 0) return new Set();
+  const [rows] = await pool.query<(RowDataPacket & { id: string })[]>(
+    'SELECT id FROM outbox FORCE INDEX (outbox_id) WHERE id IN (?)',
+    [possible],
+  );
+  return new Set(rows.map(({ id }) => id));
 }
 
 /**

@@ -1,4 +1,5 @@
 export { defineSaga, type Saga, type SagaDefinition, type Step } from './definition.ts';
+export { eraseSaga, type SagaErasure } from './erase.ts';
 export { SagaError, type SagaErrorCode } from './errors.ts';
 export {
   countSagas,
