@@ -288,7 +288,7 @@ describe('oncebox outbox', () => {
   });
 
   it.each([
-    ['no action', [], 'list, show, retry or release?'],
+    ['no action', [], 'list, show, retry, release or republish?'],
     ['an unknown one', ['undo'], '"outbox undo"'],
     ['a retry of nothing in particular', ['retry'], 'Give ids, or filters, or --all'],
     ['ids and filters', ['retry', 'x', '--all'], 'not both'],

@@ -138,6 +138,63 @@ describe('oncebox verify', () => {
     expect(answer.findings).not.toContainEqual(expect.objectContaining({ id: other }));
   });
 
+  it('K2: names what a consumer has handled, or has as a dead letter, and no outbox has', async () => {
+    await handled(await written(), ...everybody);
+    const [gone, given] = [uuidv7(), uuidv7()];
+    await handled(gone, 'welcome-email');
+    await dead(given);
+    await fulfilment.query('UPDATE dead_letters SET occurred_at = ?', [AFTER]);
+    const answer = await verify();
+    expect(answer).toMatchObject({ code: 1, verdict: 'missing', checked: 1, counts: { 'in no outbox': 2 } });
+    const consumer = `${schemas.fulfilment.name}/welcome-email`;
+    expect(answer.findings).toMatchObject([
+      { id: gone, schema: null, type: null, problem: 'in no outbox', consumer },
+      {
+        id: given,
+        schema: null,
+        type: 'CustomerCreated',
+        problem: 'in no outbox',
+        createdAt: '2026-01-01T13:00:00.000000Z',
+      },
+    ]);
+    expect((await run('verify')).stdout).toContain('in no outbox');
+    // A sender has its outbox elsewhere; or the outboxes of the others are not looked into.
+    expect(await verify('--foreign')).toMatchObject({ code: 0, verdict: 'proven' });
+    const one = ['--schema', schemas.fulfilment.name];
+    expect((await verify(...one)).counts).toEqual({});
+  });
+
+  it('K2: does not name what retention may have removed, by whichever clock, and no id that tells no time', async () => {
+    const before = uuidv7({ msecs: Date.parse('2026-01-01T12:59:59Z') });
+    // By the clock of its writer, which is ahead by less than a minute, or by more; the second was handled in time.
+    const [ahead, farAhead] = ['2026-01-01T13:00:30Z', '2026-01-01T18:00Z'].map((at) =>
+      uuidv7({ msecs: Date.parse(at) }),
+    );
+    const after = uuidv7({ msecs: Date.parse('2026-01-01T13:02Z') });
+    for (const id of [before, ahead ?? '', farAhead ?? '', 'order-4711', after]) await handled(id, 'welcome-email');
+    await fulfilment.query('UPDATE processed_messages SET processed_at = ? WHERE message_id = ?', [WRITTEN, farAhead]);
+    await shop.query('UPDATE outbox_partition SET forgotten_before = ? WHERE partition_id = 7', [AFTER]);
+    const answer = await verify();
+    expect(answer.findings).toMatchObject([{ id: after, problem: 'in no outbox' }]);
+    expect(answer.counts).toEqual({ 'in no outbox': 1 });
+    expect(await verify('--since', '2026-01-01T13:03Z')).toMatchObject({ code: 0, counts: {} });
+  });
+
+  it('tells what waits in the hand of an ordered consumer from what is lost', async () => {
+    const [waits, lost] = [await written(), await written()];
+    for (const id of [waits, lost]) await handled(id, 'customer-directory');
+    await fulfilment.query(
+      `INSERT INTO held_messages (consumer, ordering_key, message_id, routing_key, properties, body)
+       VALUES ('welcome-email', 'c1', ?, 'customer.created', '{}', '{}')`,
+      [waits],
+    );
+    expect((await verify()).findings).toMatchObject([
+      { id: waits, problem: 'held' },
+      { id: lost, problem: 'not handled' },
+    ]);
+    expect((await run('verify')).stdout).toContain('oncebox outbox republish --id');
+  });
+
   it('needs nobody to handle an optional message', async () => {
     await written({ delivery: 'optional' });
     expect(await verify()).toMatchObject({ code: 0, verdict: 'proven', unclaimed: {} });

@@ -93,6 +93,8 @@ function print({ id, outbox, consumers, deadLetters, outboxForgottenBefore: forg
     rows.push([`${schema}: outbox`, 'written', createdAt, `${outbox.type} v${outbox.version}`]);
     if (state === 'published') rows.push([`${schema}: outbox`, 'confirmed by the broker', publishedAt, refused]);
     else rows.push([`${schema}: outbox`, state, null, behind === null ? lastError : `behind ${behind}`]);
+  } else if (forgotten === null && consumers.some(({ handledAt }) => handledAt !== null)) {
+    rows.push(['outboxes', 'not there', null, 'its outbox came back from an older backup, or is none of these']);
   } else if (forgotten === null) rows.push(['outboxes', 'not there', null, null]);
   else rows.push(['outboxes', 'not there', null, `published messages from before ${forgotten} may have been removed`]);
   for (const { schema, consumer, handledAt, forgottenBefore } of consumers) {
