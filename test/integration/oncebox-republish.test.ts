@@ -1,7 +1,7 @@
 import { tmpdir } from 'node:os';
 import { defineMessage } from '@oncebox/message';
 import { createPool, transaction } from '@oncebox/mysql';
-import { createRelay, outbox } from '@oncebox/outbox';
+import { createRelay, outbox, type Relay, type RelayOptions } from '@oncebox/outbox';
 import { createPublisher } from '@oncebox/rabbitmq';
 import type { RowDataPacket } from 'mysql2/promise';
 import { v7 as uuidv7 } from 'uuid';
@@ -155,58 +155,94 @@ describe('oncebox outbox republish', () => {
   });
 
   it('K5: keeps every key in order, and loses nothing, while relays publish, writers write and messages are sent again', async () => {
-    const Step = defineMessage({
-      type: 'Step',
-      version: 1,
-      aggregateType: 'walk',
-      aggregateId: ({ walk }) => walk,
-      routingKey: 'walk.step',
-      payload: z.strictObject({ walk: z.string(), step: z.int() }),
-    });
-    await register('walker', BEFORE, 'Step');
-    const vhost = await createVhost(inject('servers'));
-    onTestFinished(() => vhost.drop());
-    const publisher = createPublisher({ urls: [vhost.amqpUrl], name: 'relay', logger: quiet });
-    await expect.poll(() => publisher.ready, PATIENCE).toBe(true);
-    const channel = await vhost.channel();
-    await channel.assertQueue('seen', { durable: true, arguments: { 'x-queue-type': 'quorum' } });
-    await channel.bindQueue('seen', 'oncebox.events', 'walk.step');
-    const seen: string[] = [];
-    await channel.consume('seen', (message) => void seen.push(message?.content.toString() ?? ''), { noAck: true });
-    const databaseUrls = schemas.relayUrls.split(',').slice(0, 1);
-    const relays = [1, 2].map(() => createRelay({ databaseUrls, publisher, logger: quiet }));
-    const pool = createPool(schemas.shop.url, { connections: 4 });
+    const { seen, start, add, stepsOf } = await walkers();
     const walks = Array.from({ length: 8 }, (_, index) => `w${index}`);
-    const take = (step: number) =>
-      transaction(pool, async (tx) => {
-        for (const walk of walks) await outbox.add(tx, Step.message({ walk, step }));
-      });
-    const stepsOf = (walk: string) =>
-      seen
-        .map((each) => JSON.parse(each))
-        .filter((each) => each.walk === walk)
-        .map(({ step }) => Number(step));
-
-    for (const relay of relays) relay.start();
+    const take = (step: number) => add(...walks.map((walk) => Step.message({ walk, step })));
+    for (const relay of [start(), start()]) relay.start();
     for (let step = 1; step <= 20; step++) await take(step);
     await expect.poll(() => seen.length, PATIENCE).toBe(160);
     const again = republish('--since', '1h', '--type', 'Step');
     for (let step = 21; step <= 40; step++) await take(step);
-    expect(await again).toMatchObject({ code: 0 });
-    const { republished } = (await again).counts;
-    await expect.poll(() => seen.length, PATIENCE).toBe(320 + republished);
-    for (const relay of relays) await relay.stop();
-    await Promise.all([publisher.close(), pool.end()]);
-    expect(republished).toBeGreaterThanOrEqual(160);
+    const { code, counts } = await again;
+    expect(code).toBe(0);
+    expect(counts.republished).toBeGreaterThanOrEqual(160);
+    await expect.poll(() => seen.length, PATIENCE).toBe(320 + counts.republished);
     for (const walk of walks) {
       const steps = stepsOf(walk);
-      expect(steps.filter((step, index) => steps.indexOf(step) === index)).toEqual(
-        Array.from({ length: 40 }, (_, index) => index + 1),
-      );
+      const isFirst = (step: number, index: number) => steps.indexOf(step) === index;
+      expect(steps.filter(isFirst)).toEqual(Array.from({ length: 40 }, (_, index) => index + 1));
       // The second time in order as well.
-      const second = steps.filter((step, index) => steps.indexOf(step) !== index);
+      const second = steps.filter((step, index) => !isFirst(step, index));
       expect(second).toEqual(second.toSorted((a, b) => a - b));
     }
-    expect(await pending()).toEqual([]);
+    await expect.poll(pending, PATIENCE).toEqual([]);
+  });
+
+  it('K5: sends before what waits in the key, and past a failed head, whose place it leaves alone', async () => {
+    const { start, add, stepsOf, bind } = await walkers();
+    const relay = start({ backoff: { firstMs: 600_000, mostMs: 600_000 } });
+    const drain = async () => {
+      while ((await relay.runOnce()).length > 0);
+    };
+    await add(Step.message({ walk: 'w', step: 1 }), Step.message({ walk: 'w', step: 2 }));
+    await drain();
+    const unheard = Unheard.message({ walk: 'w', step: 3 });
+    await add(unheard, Step.message({ walk: 'w', step: 4 }));
+    await drain();
+    await expect.poll(() => stepsOf('w'), PATIENCE).toEqual([1, 2]);
+    await add(Step.message({ walk: 'w', step: 5 }));
+    expect(await republish('--key', 'w')).toMatchObject({ code: 0, counts: { republished: 2 } });
+    await drain();
+    await expect.poll(() => stepsOf('w'), PATIENCE).toEqual([1, 2, 1, 2]);
+
+    await bind('walk.unheard');
+    expect((await run('outbox', 'retry', unheard.id)).code).toBe(0);
+    await drain();
+    await expect.poll(() => stepsOf('w'), PATIENCE).toEqual([1, 2, 1, 2, 3, 4, 5]);
   });
 });
+
+const Step = defineMessage({
+  type: 'Step',
+  version: 1,
+  aggregateType: 'walk',
+  aggregateId: ({ walk }) => walk,
+  routingKey: 'walk.step',
+  payload: z.strictObject({ walk: z.string(), step: z.int() }),
+});
+const Unheard = defineMessage({ ...Step, payload: Step.schema, type: 'Unheard', routingKey: 'walk.unheard' });
+
+/** Relays of the shop's outbox, and a queue for what they send. */
+async function walkers() {
+  for (const type of ['Step', 'Unheard']) await register('walker', BEFORE, type);
+  const vhost = await createVhost(inject('servers'));
+  onTestFinished(() => vhost.drop());
+  const publisher = createPublisher({ urls: [vhost.amqpUrl], name: 'relay', logger: quiet });
+  onTestFinished(() => publisher.close());
+  const pool = createPool(schemas.shop.url, { connections: 4 });
+  onTestFinished(() => pool.end());
+  await expect.poll(() => publisher.ready, PATIENCE).toBe(true);
+  const channel = await vhost.channel();
+  await channel.assertQueue('seen', { durable: true, arguments: { 'x-queue-type': 'quorum' } });
+  const bind = (key: string) => channel.bindQueue('seen', 'oncebox.events', key);
+  await bind('walk.step');
+  const seen: { walk: string; step: number }[] = [];
+  await channel.consume('seen', (message) => void seen.push(JSON.parse(message?.content.toString() ?? '{}')), {
+    noAck: true,
+  });
+  return {
+    seen,
+    bind,
+    stepsOf: (walk: string) => seen.filter((each) => each.walk === walk).map(({ step }) => step),
+    start(settings: Partial<RelayOptions> = {}): Relay {
+      const databaseUrls = schemas.relayUrls.split(',').slice(0, 1);
+      const relay = createRelay({ databaseUrls, publisher, logger: quiet, ...settings });
+      onTestFinished(() => relay.stop());
+      return relay;
+    },
+    add: (...messages: Parameters<typeof outbox.add>[1][]) =>
+      transaction(pool, async (tx) => {
+        for (const message of messages) await outbox.add(tx, message);
+      }),
+  };
+}

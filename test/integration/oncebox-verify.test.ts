@@ -158,6 +158,7 @@ describe('oncebox verify', () => {
       },
     ]);
     expect((await run('verify')).stdout).toContain('in no outbox');
+    expect((await run('message', gone)).stdout).toContain('came back from an older backup');
     // A sender has its outbox elsewhere; or the outboxes of the others are not looked into.
     expect(await verify('--foreign')).toMatchObject({ code: 0, verdict: 'proven' });
     const one = ['--schema', schemas.fulfilment.name];
@@ -178,6 +179,19 @@ describe('oncebox verify', () => {
     expect(answer.findings).toMatchObject([{ id: after, problem: 'in no outbox' }]);
     expect(answer.counts).toEqual({ 'in no outbox': 1 });
     expect(await verify('--since', '2026-01-01T13:03Z')).toMatchObject({ code: 0, counts: {} });
+  });
+
+  it('K2: says of a message that is not published when an inbox may have forgotten it: it may have been handled before', async () => {
+    const [old, had] = [await written({ state: 'pending' }), await written({ state: 'pending' })];
+    const young = await written({ state: 'pending', created_at: AFTER });
+    await handled(had, ...everybody);
+    await handled(old, 'welcome-email');
+    await fulfilment.query("UPDATE retention SET forgotten_before = ? WHERE name = 'processed_messages'", [AFTER]);
+    expect((await verify()).findings).toMatchObject([
+      { id: old, problem: 'pending', reason: expect.stringContaining('may have been handled') },
+      { id: had, problem: 'pending', reason: null },
+      { id: young, problem: 'pending', reason: null },
+    ]);
   });
 
   it('tells what waits in the hand of an ordered consumer from what is lost', async () => {

@@ -35,16 +35,23 @@ export async function* findUnwritten(
   const from = later(await forgottenBefore(outboxes), since);
   for (const source of services) {
     for await (const candidates of candidatesIn(source, from)) {
-      const ids = [...new Set(candidates.map(({ id }) => id))];
-      const known = new Set<string>();
-      for (const { pool } of outboxes) for (const id of await knownToOutbox(pool, ids)) known.add(id);
-      const unknown = candidates.filter(({ id }) => !known.has(id));
+      const unknown = await unknownOf(outboxes, candidates);
       if (unknown.length === 0) continue;
       // After the look at the outboxes: what retention took meanwhile is older than this.
       const limit = later(await forgottenBefore(outboxes), since);
       yield unknown.filter(({ times }) => times.every((time) => limit === undefined || time >= limit));
     }
   }
+}
+
+/** Asks the next outbox only for what the ones before do not have. */
+async function unknownOf(outboxes: readonly Source[], candidates: readonly Candidate[]): Promise<readonly Candidate[]> {
+  let unknown = candidates;
+  for (const { pool } of outboxes) {
+    const known = await knownToOutbox(pool, [...new Set(unknown.map(({ id }) => id))]);
+    unknown = unknown.filter(({ id }) => !known.has(id));
+  }
+  return unknown;
 }
 
 async function* candidatesIn(source: Source, from: string | undefined): AsyncGenerator<readonly Candidate[]> {

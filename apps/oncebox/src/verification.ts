@@ -63,7 +63,9 @@ export async function verifyAll({ outboxes, services }: Sources, options: Verify
   let checked = 0;
   for (const { schema, pool } of outboxes) {
     for await (const rows of scanOutbox(pool, options)) {
-      for (const row of rows) reportUnpublished(schema, row, options);
+      const unpublished = rows.filter(({ state }) => state !== 'published');
+      const doubtful = await mayHaveBeenHandled(unpublished, inboxes);
+      for (const row of unpublished) reportUnpublished(schema, row, doubtful.has(row.id), options);
       const published = rows.filter(({ state }) => state === 'published');
       for (const inbox of inboxes) await checkHandled(schema, published, inbox, options);
       for (const row of published) {
@@ -81,11 +83,27 @@ export async function verifyAll({ outboxes, services }: Sources, options: Verify
   return { checked, unclaimed, unknowableBefore: horizons.sort().at(-1) };
 }
 
-function reportUnpublished(schema: string, row: Row, { onFinding }: VerifyOptions): void {
+/**
+ * Messages that are not published, and so old that an inbox may have forgotten them: where the outbox came back from a backup,
+ * they may have been published and handled before, and would take effect again.
+ */
+async function mayHaveBeenHandled(rows: readonly Row[], inboxes: readonly Inbox[]): Promise<ReadonlySet<string>> {
+  const doubtful = new Set<string>();
+  if (rows.length === 0) return doubtful;
+  for (const inbox of inboxes) {
+    const before = (await inboxForgottenBefore(inbox.source.pool)) ?? '';
+    const old = rows.filter(({ createdAt }) => createdAt < before);
+    for (const { row } of await missingIn(inbox, old, expected)) doubtful.add(row.id);
+  }
+  return doubtful;
+}
+
+function reportUnpublished(schema: string, row: Row, isDoubtful: boolean, { onFinding }: VerifyOptions): void {
   const { id, type, state, recent, lastError, createdAt } = row;
   if (state === 'published') return;
   const problem = state === 'pending' && recent === 1 ? 'in flight' : state;
-  onFinding({ schema, id, type, problem, consumer: undefined, reason: lastError, createdAt });
+  const reason = isDoubtful ? (lastError ?? 'older than what an inbox remembers: it may have been handled') : lastError;
+  onFinding({ schema, id, type, problem, consumer: undefined, reason, createdAt });
 }
 
 async function checkHandled(
