@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import type { Channel } from 'amqplib';
 import { expect, inject, it, onTestFinished } from 'vitest';
+import { systemOnBroker } from '../support/own-broker.ts';
 import { createSystem, type System } from '../support/system.ts';
 
 /** The broker closes a channel because of one message: the others flow, and they cost no attempt. */
@@ -104,4 +105,72 @@ it('G1: messages for undeclared exchanges wait, the others flow, and both arrive
   await expect.poll(() => stateOf(system, 'Refused'), PATIENCE).toEqual(['50 published, tried']);
   await expect.poll(() => stateOf(system, 'Optional'), PATIENCE).toEqual(['10 published, tried']);
   expect(await system.vhost.depth('good')).toBe(300);
+});
+
+it('G2: after an exchange was deleted under load its messages wait, and the others flow', async () => {
+  const { system, channel } = await newSystem();
+  await bindQueue(channel, 'doomed', 'team');
+  await system.relay().ready();
+  await insert(system, [{ type: 'Before', rows: 50, exchange: 'team' }]);
+  await expect.poll(() => stateOf(system, 'Before'), PATIENCE).toEqual(['50 published, no attempt']);
+  await channel.deleteExchange('team');
+  await flow(system, [
+    { type: 'Good', rows: 300 },
+    { type: 'Lost', rows: 50, exchange: 'team' },
+  ]);
+  await expect.poll(() => stateOf(system, 'Lost'), PATIENCE).toEqual(['50 pending, tried']);
+  await bindQueue(channel, 'doomed', 'team');
+  await expect.poll(() => stateOf(system, 'Lost'), PATIENCE).toEqual(['50 published, tried']);
+});
+
+it('G3: messages with a routing key that topic permissions refuse wait, and others of their exchange flow', async () => {
+  const { system } = await newSystem();
+  const rights = { configure: '.*', write: '.*', read: '.*' };
+  const topics = { exchange: 'oncebox.events', write: '^(?!secret)', read: '.*' };
+  await system.relay({ AMQP_URL: await system.vhost.userWith(rights, { topics }) }).ready();
+  await flow(system, [
+    { type: 'Good', rows: 300 },
+    { type: 'Secret', rows: 30, routingKey: 'secret.one' },
+    { type: 'Long', rows: 5, routingKey: `secret.${'x'.repeat(248)}` },
+  ]);
+  await expect.poll(() => stateOf(system, 'Secret'), PATIENCE).toEqual(['30 pending, tried']);
+  await expect.poll(() => stateOf(system, 'Long'), PATIENCE).toEqual(['5 pending, tried']);
+  expect(await reasonsOf(system, 'Secret')).toEqual([expect.stringMatching(/^returned: .*topic 'secret\.one'/)]);
+});
+
+it('G4: messages wait for exchanges which the broker does not name, or names ambiguously, and the others flow', async () => {
+  const { system, channel } = await newSystem();
+  await channel.assertExchange('inner', 'fanout', { internal: true });
+  await system.relay().ready();
+  const exchanges = ['x'.repeat(127), "it's 'oncebox.events'", 'inner', 'y"; DROP'];
+  await flow(system, [
+    { type: 'Good', rows: 300 },
+    ...exchanges.map((exchange, n) => ({ type: `Refused${n}`, rows: 10, exchange })),
+  ]);
+  for (const [n] of exchanges.entries()) {
+    await expect.poll(() => stateOf(system, `Refused${n}`), PATIENCE).toEqual(['10 pending, tried']);
+  }
+});
+
+it('G5: a message that is larger than the broker allows is parked, and the others flow', async () => {
+  const system = await systemOnBroker();
+  await system.broker.limitMessages(100_000);
+  await system.relay(system.settings).ready();
+  await flow(system, [
+    { type: 'Good', rows: 300 },
+    { type: 'Large', rows: 3, payload: JSON.stringify('x'.repeat(150_000)) },
+  ]);
+  await expect.poll(() => stateOf(system, 'Large'), PATIENCE).toEqual(['3 parked, tried']);
+  expect(await reasonsOf(system, 'Large')).toEqual([expect.stringContaining('message size 150002 is larger')]);
+});
+
+it('G7: beside hundreds of exchanges that are not there the others flow', async () => {
+  const { system } = await newSystem();
+  await system.relay().ready();
+  const few = Array.from({ length: 100 }, (_, n) => ({ type: 'Few', rows: 3, exchange: `few.${n}` }));
+  const each = Array.from({ length: 100 }, (_, n) => ({ type: 'Each', rows: 1, exchange: `each.${n}` }));
+  const took = await flow(system, [{ type: 'Good', rows: 300 }, ...few, ...each]);
+  console.log(`300 messages beside 200 exchanges that are not there: ${took}`);
+  await expect.poll(() => stateOf(system, 'Few'), PATIENCE).toEqual(['300 pending, tried']);
+  await expect.poll(() => stateOf(system, 'Each'), PATIENCE).toEqual(['100 pending, tried']);
 });

@@ -27,7 +27,11 @@ export interface Broker {
 /** rabbitmqctl's arguments. With a limit of nothing, whatever it uses is too much; 0.4 is the default. */
 const limitMemory = (isAlarmed: boolean): string[] => ['set_vm_memory_high_watermark', isAlarmed ? '0' : '0.4'];
 
-const limitBytes = (bytes: number): string[] => ['eval', `application:set_env(rabbit, max_message_size, ${bytes}).`];
+/** RabbitMQ 3.10 reads the setting for each channel; 4.3 keeps a copy of it from its start. */
+const limitBytes = (bytes: number): string[] => [
+  'eval',
+  `application:set_env(rabbit, max_message_size, ${bytes}), persistent_term:put(max_message_size, ${bytes}).`,
+];
 
 /** Of the same kind as the shared servers. A given one cannot be stopped, so there a proxy refuses in its stead. */
 export async function createBroker(): Promise<Broker> {

@@ -89,7 +89,7 @@ export function createSender(
       giveUp({ failure, sent: [], unsent });
       apart.accuse(sent, failure);
     } else {
-      logger.warn({}, `a message has closed the publishing channel, which is opened again: ${failure?.message}`);
+      logger.warn({}, `opening the publishing channel again: ${failure?.message}`);
       if (!stop.signal.aborted) held = [...unsent];
       apart.examine(stop.signal.aborted ? [...sent, ...unsent] : sent);
     }

@@ -1,4 +1,5 @@
 import type { ConfirmingChannel, ConfirmSettings, Cut, Outcome, Unsettled } from './confirms.ts';
+import { nameOf } from './destinations.ts';
 
 export interface TrialOptions {
   /** Opens what one attempt is sent on. */
@@ -40,16 +41,18 @@ const PARTS = 16;
 export function createTrial(options: TrialOptions): Trial {
   const { open, width, isToBlame, onLost, onPassed, onCulprit, decided } = options;
   let running = 0;
-  const queue: (() => void)[] = [];
+  const queue: { readonly size: number; readonly start: () => void }[] = [];
 
-  async function inTurn<T>(attempt: () => Promise<T>): Promise<T> {
-    while (running >= width()) await new Promise<void>((resolve) => queue.push(resolve));
+  /** The largest group has the next turn: it has the most innocent messages. */
+  async function inTurn<T>(size: number, attempt: () => Promise<T>): Promise<T> {
+    while (running >= width()) await new Promise<void>((start) => queue.push({ size, start }));
     running += 1;
     try {
       return await attempt();
     } finally {
       running -= 1;
-      queue.shift()?.();
+      queue.sort((one, other) => other.size - one.size);
+      queue.shift()?.start();
     }
   }
 
@@ -77,13 +80,16 @@ export function createTrial(options: TrialOptions): Trial {
   }
 
   async function divide(group: readonly Unsettled[], began: number): Promise<void> {
-    const { left, cut = OUTAGE } = await inTurn(() => attempt(group, began));
+    const { left, cut = OUTAGE } = await inTurn(group.length, () => attempt(group, began));
     const [first, second] = left;
     if (first === undefined) return;
     if (cut.failure === undefined || !isToBlame(cut)) return onLost(left, cut);
     if (second === undefined) return first.settle(onCulprit(first, cut.failure, cut.closed));
     const size = Math.ceil(left.length / PARTS);
-    const parts = Array.from({ length: Math.ceil(left.length / size) }, (_, n) => left.slice(n * size, (n + 1) * size));
+    const sorted = left.toSorted(byDestination);
+    const parts = Array.from({ length: Math.ceil(left.length / size) }, (_, n) =>
+      sorted.slice(n * size, (n + 1) * size),
+    );
     await Promise.all(parts.map((part) => divide(part, began)));
   }
 
@@ -109,6 +115,12 @@ export function createTrial(options: TrialOptions): Trial {
     run: (messages) => divide(messages, performance.now()),
   };
 }
+
+/** So that most parts have culprits alone, or none. */
+const byDestination = (one: Unsettled, other: Unsettled): number => {
+  const [first, second] = [nameOf(one.sending), nameOf(other.sending)];
+  return first < second ? -1 : Number(first > second);
+};
 
 const OUTAGE: Cut = { failure: undefined, closed: undefined, sent: [], unsent: [] };
 
