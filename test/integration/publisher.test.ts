@@ -161,10 +161,10 @@ describe('outages', () => {
     expect(await publisher.publish(message(queue))).toEqual({ kind: 'confirmed' });
   });
 
-  test('after its exchange was deleted a message is unknown, and the exchange is declared anew', async () => {
+  test('after its exchange was deleted, the exchange is declared anew, and a message comes back as no queue is bound', async () => {
     const publisher = await readyPublisher();
     await channel.deleteExchange('oncebox.events');
-    expect((await publisher.publish(message('x'))).kind).toBe('unknown');
+    expect((await publisher.publish(message('x'))).kind).toBe('returned');
     await becomesReady(publisher);
     const queue = await boundQueue();
     expect(await publisher.publish(message(queue))).toEqual({ kind: 'confirmed' });

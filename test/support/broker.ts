@@ -19,11 +19,19 @@ export interface Broker {
   start(): Promise<void>;
   /** Whether it blocks whoever publishes, as it does when its memory runs out. */
   alarm(isOn: boolean): Promise<void>;
+  /** The largest message that it takes on channels which are opened from now on. */
+  limitMessages(bytes: number): Promise<void>;
   remove(): Promise<void>;
 }
 
 /** rabbitmqctl's arguments. With a limit of nothing, whatever it uses is too much; 0.4 is the default. */
 const limitMemory = (isAlarmed: boolean): string[] => ['set_vm_memory_high_watermark', isAlarmed ? '0' : '0.4'];
+
+/** RabbitMQ 3.10 reads the setting for each channel; 4.3 keeps a copy of it from its start. */
+const limitBytes = (bytes: number): string[] => [
+  'eval',
+  `application:set_env(rabbit, max_message_size, ${bytes}), persistent_term:put(max_message_size, ${bytes}).`,
+];
 
 /** Of the same kind as the shared servers. A given one cannot be stopped, so there a proxy refuses in its stead. */
 export async function createBroker(): Promise<Broker> {
@@ -47,13 +55,15 @@ async function natively(): Promise<Broker> {
     RABBITMQ_CONF_ENV_FILE: join(dir, 'no-such-file'),
     ERL_EPMD_PORT: String(ports.epmd),
   };
+  const control = async (command: string[]): Promise<void> => {
+    await promisify(execFile)('/usr/lib/rabbitmq/bin/rabbitmqctl', command, { env: environment });
+  };
   return {
     amqpUrl,
     start,
     stop: () => stop(rabbitmq(dir)),
-    async alarm(isOn) {
-      await promisify(execFile)('/usr/lib/rabbitmq/bin/rabbitmqctl', limitMemory(isOn), { env: environment });
-    },
+    alarm: (isOn) => control(limitMemory(isOn)),
+    limitMessages: (bytes) => control(limitBytes(bytes)),
     remove: () => removeNative(dir),
   };
 }
@@ -63,14 +73,16 @@ async function inDocker(): Promise<Broker> {
   guard('docker', `${TEST_RUN}=${run}`);
   const ports = await freePorts();
   const container = await rabbitmqContainer(ports, { [TEST_RUN]: run }).start();
+  const control = async (command: string[]): Promise<void> => {
+    const { exitCode, output } = await container.exec(['rabbitmqctl', ...command]);
+    if (exitCode !== 0) throw new Error(`rabbitmqctl: ${output}`);
+  };
   return {
     amqpUrl: serversAt(container.getHost(), ports, 'mysql').amqpUrl,
     start: () => container.restart(),
     stop: async () => void (await container.stop({ remove: false })),
-    async alarm(isOn) {
-      const { exitCode, output } = await container.exec(['rabbitmqctl', ...limitMemory(isOn)]);
-      if (exitCode !== 0) throw new Error(`rabbitmqctl: ${output}`);
-    },
+    alarm: (isOn) => control(limitMemory(isOn)),
+    limitMessages: (bytes) => control(limitBytes(bytes)),
     remove: async () => void (await container.stop()),
   };
 }
@@ -78,7 +90,7 @@ async function inDocker(): Promise<Broker> {
 async function behindProxy(): Promise<Broker> {
   const vhost = await createVhost(inject('servers'));
   const proxy = await startProxy(vhost.amqpUrl);
-  const alarm = () =>
-    Promise.reject(new Error('A given broker serves others, too: it is not made to run out of memory'));
-  return { amqpUrl: proxy.url, start: proxy.pass, stop: proxy.refuse, alarm, remove: vhost.drop };
+  const refuse = () => Promise.reject(new Error('A given broker serves others, too: its limits are not changed'));
+  const { url: amqpUrl, pass: start, refuse: stop } = proxy;
+  return { amqpUrl, start, stop, alarm: refuse, limitMessages: refuse, remove: vhost.drop };
 }

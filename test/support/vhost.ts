@@ -9,11 +9,18 @@ export interface Rights {
   readonly read: string;
 }
 
+/** What routing keys a user may publish and bind with at a topic exchange. */
+export interface TopicRights {
+  readonly exchange: string;
+  readonly write: string;
+  readonly read: string;
+}
+
 /** A virtual host of its own for one test file: files run side by side on one broker and must not meet. */
 export interface Vhost {
   readonly amqpUrl: string;
   /** The URL of a new user who may do this much here; `amqpUrl` is that of one who may do everything. */
-  userWith(rights: Rights): Promise<string>;
+  userWith(rights: Rights, more?: { readonly topics?: TopicRights; readonly maxChannels?: number }): Promise<string>;
   /** A new channel on a connection of the test's own, to declare, bind, publish and read with. */
   channel(): Promise<Channel>;
   /** Messages that are ready in the queue; 0 while it does not exist. By AMQP, because the management API's numbers are seconds old. */
@@ -62,12 +69,16 @@ export async function createVhost({ amqpUrl, managementUrl }: Servers): Promise<
 
   return {
     amqpUrl: url.href,
-    async userWith(rights) {
+    async userWith(rights, { topics, maxChannels } = {}) {
       const user = new URL(url);
       user.username = user.password = `user-${randomUUID()}`;
       users.push(user.username);
       await api('PUT', `users/${user.username}`, { password: user.password, tags: '' });
       await api('PUT', `permissions/${name}/${user.username}`, rights);
+      if (topics !== undefined) await api('PUT', `topic-permissions/${name}/${user.username}`, topics);
+      if (maxChannels !== undefined) {
+        await api('PUT', `user-limits/${user.username}/max-channels`, { value: maxChannels });
+      }
       return user.href;
     },
     channel,

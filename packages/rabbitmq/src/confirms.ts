@@ -1,4 +1,3 @@
-import { EVENTS_EXCHANGE } from '@oncebox/message';
 import { type ChannelModel, IllegalOperationError, type Options } from 'amqplib';
 import { outboundOf } from './publish.ts';
 import { declareExchanges } from './topology.ts';
@@ -20,13 +19,37 @@ export interface Sending {
   readonly options: Omit<Options.Publish, 'CC' | 'BCC' | 'expiration' | 'deliveryMode'>;
 }
 
+/** A message whose outcome somebody waits for. */
+export interface Unsettled {
+  readonly sending: Sending;
+  readonly settle: (outcome: Outcome) => void;
+}
+
+/** The end of a channel that had messages without an outcome. */
+export interface Cut {
+  readonly failure: (Error & { code?: unknown }) | undefined;
+  /**
+   * What the broker closed with an error of AMQP, as it does for the fault of one message. Undefined
+   * for an outage: a lost connection, a broker that stops, an operator who closes connections.
+   */
+  readonly closed: 'channel' | 'connection' | undefined;
+  /** Without a confirm, in the order of sending: the one at fault is among them. */
+  readonly sent: readonly Unsettled[];
+  /** Not sent yet. */
+  readonly unsent: readonly Unsettled[];
+}
+
 export interface ConfirmingChannel {
   /** Settles with the broker's word, or as `unknown` when the channel ends first. Never rejects. */
   send(sending: Sending): Promise<Outcome>;
+  /** The same for a message that somebody waits for already. */
+  push(message: Unsettled): void;
   /** Resolves when the channel has ended, with the error that ended it if the broker gave one. */
   readonly ended: Promise<Error | undefined>;
   /** Takes no more, and resolves when everything that is out has its outcome. */
   drained(): Promise<void>;
+  /** Does not wait for what is out: call `drained` before. */
+  close(): void;
 }
 
 export interface ConfirmSettings {
@@ -36,21 +59,12 @@ export interface ConfirmSettings {
   readonly confirmTimeoutMs: number;
   /** Called after such a time-out: the connection may be dead without knowing. */
   readonly onTimeout: () => void;
+  /** Is given what has no outcome when the channel ends. Without it the outcome is `unknown`. */
+  readonly onCut?: (cut: Cut) => void;
 }
 
-type Settle = (outcome: Outcome) => void;
-
-/**
- * What has to be known of a message until its confirm. Not the message itself: thousands are out at once, and all that they hold on to
- * outlives two collections of garbage and becomes old, which is what makes garbage dear.
- */
-interface Entry {
-  readonly exchange: string;
-  readonly routingKey: string;
-  readonly messageId: string | undefined;
-  readonly bytes: number;
+interface Entry extends Unsettled {
   readonly sentAt: number;
-  readonly settle: Settle;
   /** Why the broker handed it back. The return comes before the ack, and the ack then says only that it was dealt with. */
   returned?: string;
 }
@@ -58,15 +72,16 @@ interface Entry {
 /** Opens a channel in confirm mode. All state belongs to this one channel: a delivery tag means nothing on the next. */
 export async function openConfirmingChannel(
   connection: ChannelModel,
-  { window, confirmTimeoutMs, onTimeout }: ConfirmSettings,
+  { window, confirmTimeoutMs, onTimeout, onCut = giveUp }: ConfirmSettings,
 ): Promise<ConfirmingChannel> {
   const channel = await connection.createConfirmChannel();
   const outbound = outboundOf(channel);
   const unconfirmed = new Map<number, Entry>(); // by delivery tag; insertion order is the order of sending
-  let waiting: { readonly sending: Sending; readonly settle: Settle }[] = [];
+  let waiting: Unsettled[] = [];
   let lastTag = 0;
   let open = true;
   let failure: Error | undefined;
+  let connectionFailure: Error | undefined;
   let deadline: NodeJS.Timeout | undefined;
   const ended = Promise.withResolvers<Error | undefined>();
   let draining = false;
@@ -75,14 +90,12 @@ export async function openConfirmingChannel(
     if (draining && unconfirmed.size === 0 && waiting.length === 0) drained.resolve();
   };
 
-  const settleAll = (outcomeOf: (message: Blamed) => Outcome): void => {
-    const [sent, unsent] = [[...unconfirmed.values()], waiting];
+  /** Takes all that has no outcome out of here. */
+  const takeAll = () => {
+    const taken = { sent: [...unconfirmed.values()], unsent: waiting };
     unconfirmed.clear();
     waiting = [];
-    for (const entry of sent) entry.settle(outcomeOf(entry));
-    for (const { sending, settle } of unsent)
-      settle(outcomeOf({ exchange: sending.exchange, bytes: sending.body.length }));
-    noteDrained();
+    return taken;
   };
 
   // One timer for the oldest rather than one for each: all have the same patience, so none is due before the oldest.
@@ -95,7 +108,8 @@ export async function openConfirmingChannel(
       deadline = setTimeout(watch, left);
       return;
     }
-    settleAll(() => ({ kind: 'unknown', reason: `no confirm from the broker within ${confirmTimeoutMs} ms` }));
+    settleAll(takeAll(), `no confirm from the broker within ${confirmTimeoutMs} ms`);
+    noteDrained();
     onTimeout();
   };
 
@@ -104,7 +118,6 @@ export async function openConfirmingChannel(
       const next = waiting.shift();
       if (next === undefined) return;
       const { sending, settle } = next;
-      const { exchange, routingKey, body, options } = sending;
       try {
         outbound.publish(sending);
       } catch (error) {
@@ -116,9 +129,7 @@ export async function openConfirmingChannel(
         );
         continue;
       }
-      const { messageId } = options;
-      const sentAt = performance.now();
-      unconfirmed.set(++lastTag, { exchange, routingKey, messageId, bytes: body.length, sentAt, settle });
+      unconfirmed.set(++lastTag, { sending, settle, sentAt: performance.now() });
       deadline ??= setTimeout(watch, confirmTimeoutMs);
     }
   };
@@ -144,8 +155,8 @@ export async function openConfirmingChannel(
   channel.on('return', ({ fields, properties }) => {
     // Two consumers may send copies of one message at the same time, so its id alone does not tell which one came back.
     for (const entry of unconfirmed.values()) {
-      const { exchange, routingKey, messageId } = entry;
-      if (messageId !== properties.messageId) continue;
+      const { exchange, routingKey, options } = entry.sending;
+      if (options.messageId !== properties.messageId) continue;
       if (exchange !== fields.exchange || routingKey !== fields.routingKey) continue;
       entry.returned = `no queue is bound to exchange ${JSON.stringify(exchange)} for ${JSON.stringify(routingKey)}`;
     }
@@ -154,46 +165,54 @@ export async function openConfirmingChannel(
   channel.on('error', (error) => {
     failure = error;
   });
+  const onConnectionError = (error: Error): void => {
+    connectionFailure = error;
+  };
+  connection.setMaxListeners(0); // one for each channel that is open
+  connection.on('error', onConnectionError);
   channel.on('close', () => {
     open = false;
     clearTimeout(deadline);
-    settleAll((message) => blame(message, failure));
+    connection.off('error', onConnectionError);
+    const { sent, unsent } = takeAll();
+    for (const { settle, returned } of sent) if (returned !== undefined) settle({ kind: 'returned', reason: returned });
+    const unknown = sent.filter(({ returned }) => returned === undefined);
+    const closed = failure !== undefined ? 'channel' : isOfAmqp(connectionFailure) ? 'connection' : undefined;
+    if (unknown.length + unsent.length > 0) {
+      onCut({ failure: failure ?? connectionFailure, closed, sent: unknown, unsent });
+    }
+    noteDrained();
     ended.resolve(failure);
   });
   await declareExchanges(channel);
 
+  const push = (message: Unsettled): void => {
+    if (open && !draining) {
+      waiting.push(message);
+      pump();
+    } else message.settle({ kind: 'unknown', reason: 'the channel to the broker is closed' });
+  };
   return {
-    send: (sending) =>
-      new Promise((settle) => {
-        if (!open || draining) return settle({ kind: 'unknown', reason: 'the channel to the broker is closed' });
-        waiting.push({ sending, settle });
-        pump();
-      }),
+    send: (sending) => new Promise((settle) => push({ sending, settle })),
+    push,
     ended: ended.promise,
     drained: () => {
       draining = true;
       noteDrained();
       return drained.promise;
     },
+    close: () => void channel.close().catch(() => undefined), // it rejects when the channel is closed already
   };
 }
 
-type Blamed = Pick<Entry, 'exchange' | 'bytes'>;
-
-/**
- * What a closed channel means for one message that was out on it. The broker closes the channel of all for the fault of one,
- * so a message that is at fault must be told from the others: tried again with them each time, it would stop them for ever.
- */
-function blame({ exchange, bytes }: Blamed, failure: (Error & { code?: unknown }) | undefined): Outcome {
-  const text = failure?.message ?? 'the connection to the broker was lost';
-  // No such exchange, or no right to write there. Our own exchange is declared again with the next channel.
-  const refusesExchange = failure?.code === 404 || failure?.code === 403;
-  const name = exchange === '' ? 'amq.default' : exchange;
-  if (refusesExchange && exchange !== EVENTS_EXCHANGE && text.includes(`exchange '${name}'`)) {
-    return { kind: 'returned', reason: text };
-  }
-  if (failure?.code === 406 && text.includes(`message size ${bytes} is larger`)) {
-    return { kind: 'unsendable', reason: text };
-  }
-  return { kind: 'unknown', reason: text };
+/** The outcome of all of them is unknown. */
+export function giveUp({ failure, sent, unsent }: Omit<Cut, 'closed'>): void {
+  settleAll({ sent, unsent }, failure?.message ?? 'the connection to the broker was lost');
 }
+
+function settleAll({ sent, unsent }: Pick<Cut, 'sent' | 'unsent'>, reason: string): void {
+  for (const { settle } of [...sent, ...unsent]) settle({ kind: 'unknown', reason });
+}
+
+/** An error of AMQP has a number; one of a socket has a name, or none. */
+const isOfAmqp = (error: Error | undefined): boolean => typeof Reflect.get(Object(error), 'code') === 'number';

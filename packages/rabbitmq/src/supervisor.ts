@@ -24,6 +24,8 @@ export interface Supervisor {
    * @throws BrokerError ONCEBOX_BROKER_CLOSED after close().
    */
   connected(): Promise<ChannelModel>;
+  /** One more connection to the same broker. It is its user's to close, and to make again. */
+  another(): Promise<ChannelModel>;
   /** Cuts a connection that does not do its work, without a farewell that a dead peer would never answer. A new one is made. */
   drop(reason: string): void;
   /** Ends for good: says farewell to the broker, and waits at most five seconds for its answer. */
@@ -123,6 +125,13 @@ export function superviseConnection({ urls, name, logger }: SupervisorOptions): 
   return {
     state: () => state,
     connected: () => next.promise,
+    async another() {
+      const { url } = brokerOf(attempts - 1);
+      const clientProperties = { connection_name: `${name} apart` };
+      const connection = await connect(url, { noDelay: true, timeout: CONNECT_TIMEOUT_MS, clientProperties });
+      connection.on('error', () => undefined); // its channels tell of it
+      return connection;
+    },
     drop: (reason) => cut(lost(reason)),
     async close() {
       stop.abort();
