@@ -121,13 +121,14 @@ export function repairing(pool: Pool): () => Promise<readonly Repaired[]> {
   return async () => {
     const repaired = [...(await addPartitions(pool))];
     if (left.length === 0) left = WALKS;
+    const restored = new Set<number>();
     for (let page = 0; page < PAGES; page++) {
       const [walk] = left;
       if (walk === undefined) break;
       const values = [...walk.values(behind)];
       const [[end]] = await pool.query<(Place & RowDataPacket)[]>(walk.end, values);
       const [found] = await pool.query<(Faulty & RowDataPacket)[]>(walk.faulty, values);
-      repaired.push(...(await repairFound(pool, found)));
+      repaired.push(...(await repairFound(pool, found, restored)));
       behind = end ?? BEGINNING;
       if (end === undefined) left = left.slice(1);
     }
@@ -158,17 +159,24 @@ const isDenied = (error: unknown): boolean => error instanceof Error && 'errno' 
 /** Rows of a transaction. */
 const BATCH = 500;
 
-/** Once for each partition, or for the two that a row and its entry name. */
-async function repairFound(pool: Pool, found: readonly Faulty[]): Promise<readonly Repaired[]> {
+/**
+ * Once for each partition, or for the two that a row and its entry name.
+ *
+ * @param restored partitions in which this run has restored the entries. Each of them costs a walk over its held rows.
+ */
+async function repairFound(pool: Pool, found: readonly Faulty[], restored: Set<number>): Promise<readonly Repaired[]> {
   const repaired: Repaired[] = [];
   const partitionsOf = ({ rowPartition, entryPartition }: Faulty): string =>
     JSON.stringify([...new Set([rowPartition, entryPartition])].sort((a, b) => a - b));
   for (const [json, rows] of Map.groupBy(found, partitionsOf)) {
     const partitions: readonly number[] = JSON.parse(json);
     try {
-      const restored = await restoreEntries(pool, partitions);
-      repaired.push(...restored.repaired);
-      if (!restored.complete) continue;
+      for (const partition of partitions.filter((each) => !restored.has(each))) {
+        const entries = await restoreEntries(pool, partition);
+        repaired.push(...entries.repaired);
+        if (entries.complete) restored.add(partition);
+      }
+      if (!partitions.every((partition) => restored.has(partition))) continue;
       for (let from = 0; from < rows.length; from += BATCH) {
         const batch = rows.slice(from, from + BATCH);
         repaired.push(...(await inPartitions(pool, partitions, (tx) => repairRows(tx, batch))));
@@ -184,59 +192,55 @@ async function repairFound(pool: Pool, found: readonly Faulty[]): Promise<readon
 /** Most transactions of `restoreEntries` in a partition and run. */
 const RESTORES = 20;
 
-// Reads each held row of the partition: only where something is to be repaired.
-const WITHOUT_ENTRY = faultyOf(
-  `SELECT held.seq FROM outbox AS held FORCE INDEX (outbox_work)
-     LEFT JOIN outbox_waiting AS entry FORCE INDEX (PRIMARY) ON entry.seq = held.seq
-    WHERE state IN ('pending', 'parked') AND held = 1 AND held.partition_id = ? AND entry.seq IS NULL LIMIT ${BATCH}`,
-);
+const WITHOUT_ENTRY = `SELECT CAST(held.seq AS CHAR) AS seq FROM outbox AS held FORCE INDEX (outbox_work)
+    LEFT JOIN outbox_waiting AS entry FORCE INDEX (PRIMARY) ON entry.seq = held.seq
+   WHERE state IN ('pending', 'parked') AND held = 1 AND held.partition_id = ? AND entry.seq IS NULL LIMIT ${BATCH}`;
 
 /**
- * All entries that are missing in these partitions, before any head there becomes due: an earlier row of the same key may be
- * among those without one, and must not be overtaken.
+ * All entries that are missing in a partition, before any head there becomes due: an earlier row of the same key may be among
+ * those without one, and must not be overtaken.
  */
 async function restoreEntries(
   pool: Pool,
-  partitions: readonly number[],
+  partition: number,
 ): Promise<{ readonly complete: boolean; readonly repaired: readonly Repaired[] }> {
   const repaired: Repaired[] = [];
-  for (const partition of partitions) {
-    for (let batch = 1; ; batch++) {
-      const restored = await inPartitions(pool, [partition], async (tx) => {
-        const [rows] = await tx.execute<(Faulty & RowDataPacket)[]>(WITHOUT_ENTRY, [partition]);
-        await putRight(tx, rows);
-        return rows.map(toRepaired);
-      });
-      repaired.push(...restored);
-      if (restored.length < BATCH) break;
-      if (batch === RESTORES) return { complete: false, repaired };
-    }
+  for (let batch = 1; batch <= RESTORES; batch++) {
+    // Read before the lock, because the walk over many held rows takes longer than a pass should wait.
+    const [lost] = await pool.execute<(Pick<Faulty, 'seq'> & RowDataPacket)[]>(WITHOUT_ENTRY, [partition]);
+    const rows = lost.length === 0 ? [] : await inPartitions(pool, [partition], (tx) => putRight(tx, lost));
+    repaired.push(...rows.filter(({ fault }) => fault !== 'headNotDue').map(toRepaired));
+    if (lost.length < BATCH) return { complete: true, repaired };
   }
-  return { complete: true, repaired };
+  return { complete: false, repaired };
 }
 
 const BY_SEQ = faultyOf(
   "SELECT seq FROM JSON_TABLE(?, '$[*]' COLUMNS (seq BIGINT UNSIGNED PATH '$' ERROR ON ERROR)) AS given",
 );
 
-/** Reads them again, now that no pass can change them. */
 async function repairRows(tx: Transaction, found: readonly Faulty[]): Promise<readonly Repaired[]> {
-  const [rows] = await tx.execute<(Faulty & RowDataPacket)[]>(BY_SEQ, [`[${found.map(({ seq }) => seq).join()}]`]);
-  await putRight(tx, rows);
+  const rows = await putRight(tx, found);
   // The keys that were found, too: a pass may have sent the row meanwhile, and the entry have held another key.
   const keys = [...found, ...rows].flatMap(({ rowKey, entryKey }) => [rowKey, entryKey]).filter((key) => key !== null);
   await makeHeadsDue(tx, [...new Set(keys)]);
   return rows.map(toRepaired);
 }
 
-/** All but the heads: those are of whole keys. By primary key, as in settle.ts. */
-async function putRight(tx: Transaction, rows: readonly Faulty[]): Promise<void> {
+/**
+ * All but the heads: those are of whole keys. It reads the rows again, now that no pass can change them, and writes by primary
+ * key, as in settle.ts.
+ */
+async function putRight(tx: Transaction, found: readonly Pick<Faulty, 'seq'>[]): Promise<readonly Faulty[]> {
+  const [rows] = await tx.execute<(Faulty & RowDataPacket)[]>(BY_SEQ, [`[${found.map(({ seq }) => seq).join()}]`]);
   const of = (...faults: Fault[]): string[] => rows.filter(({ fault }) => faults.includes(fault)).map(({ seq }) => seq);
   const done = of('rowDone');
   if (done.length > 0) await tx.query('UPDATE outbox FORCE INDEX (PRIMARY) SET held = 0 WHERE seq IN (?)', [done]);
-  const wrong = of('rowGone', 'rowDone', 'entryOfAnotherKey');
+  // The entry of a ready row may have any key, so `hold` writes that anew as well.
+  const wrong = of('rowGone', 'rowDone', 'rowNotHeld', 'entryOfAnotherKey');
   if (wrong.length > 0) await deleteBySeq(tx, 'outbox_waiting', wrong);
   await hold(tx, of('entryMissing', 'rowNotHeld', 'entryOfAnotherKey'));
+  return rows;
 }
 
 const toRepaired = ({ fault, id, seq }: Faulty): Repaired => ({ fault, what: id ?? `seq ${seq}` });
