@@ -26,5 +26,11 @@ export {
   requestReplay,
   type Sent,
 } from './replay.ts';
-export { forgetProcessed, PROCESSED_MESSAGES } from './retention.ts';
+export {
+  DEAD_LETTERS,
+  forgetDeadLetters,
+  forgetProcessed,
+  oldestHandledLetterSeconds,
+  PROCESSED_MESSAGES,
+} from './retention.ts';
 export type { InboxSignal, InboxSignals, WorkedSignal } from './signals.ts';

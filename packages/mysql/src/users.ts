@@ -22,7 +22,7 @@ const MESSAGING: Readonly<Record<string, Readonly<Record<Role, string>>>> = {
   held_messages: { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' },
   held_keys: { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' },
   claimed_payloads: { service: 'SELECT, INSERT, DELETE', relay: '' },
-  retention: { service: 'SELECT, UPDATE', relay: '' },
+  retention: { service: 'SELECT, INSERT, UPDATE', relay: '' },
 };
 const OWN: Readonly<Record<Role, string>> = { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' };
 
