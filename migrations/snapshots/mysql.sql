@@ -54,7 +54,8 @@ CREATE TABLE `dead_letters` (
   PRIMARY KEY (`id`),
   UNIQUE KEY `dead_letters_copy` (`consumer`,`copy_hash`),
   KEY `dead_letters_state` (`state`,`consumer`,`id`),
-  KEY `dead_letters_message` (`message_id`)
+  KEY `dead_letters_message` (`message_id`),
+  KEY `dead_letters_handled` (`state`,`updated_at`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
 
 CREATE TABLE `event_streams` (
@@ -279,7 +280,8 @@ CREATE TABLE `dead_letters` (
   PRIMARY KEY (`id`),
   UNIQUE KEY `dead_letters_copy` (`consumer`,`copy_hash`),
   KEY `dead_letters_state` (`state`,`consumer`,`id`),
-  KEY `dead_letters_message` (`message_id`)
+  KEY `dead_letters_message` (`message_id`),
+  KEY `dead_letters_handled` (`state`,`updated_at`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
 
 CREATE TABLE `emails` (

@@ -250,6 +250,18 @@ describe('oncebox verify', () => {
     expect(await verify()).toMatchObject({ code: 0, verdict: 'proven' });
   });
 
+  it('I16: does not call missing a message whose dead letter the retention may have deleted', async () => {
+    const id = await written();
+    await handled(id, 'customer-directory');
+    await dead(id, 'discarded');
+    expect(await verify()).toMatchObject({ code: 1, counts: { discarded: 1 } });
+    await fulfilment.query('DELETE FROM dead_letters');
+    await fulfilment.query("UPDATE retention SET forgotten_before = ? WHERE name = 'dead_letters'", [AFTER]);
+    expect(await verify()).toMatchObject({ code: 3, verdict: 'unknowable', counts: { unknowable: 1 } });
+    const lost = await written({ created_at: AFTER });
+    expect((await verify()).findings).toContainEqual(expect.objectContaining({ id: lost, problem: 'not handled' }));
+  });
+
   it('looks at what was written since a time alone', async () => {
     await written({ state: 'parked' });
     expect((await verify('--since', '2026-01-01T12:00Z')).code).toBe(1);

@@ -11,6 +11,8 @@ export const config = z.object({
   API_IDEMPOTENCY_HOURS: integer(1, 24 * 365, 24),
   /** How long ids of processed messages are kept. */
   API_RETENTION_HOURS: integer(1, 87_600, 168),
+  /** As WORKER_DEAD_LETTER_RETENTION_HOURS. */
+  API_DEAD_LETTER_RETENTION_HOURS: integer(0, 87_600, 720),
   /** The version of CustomerCreated to write; 2 when every worker that is running reads it. */
   API_CUSTOMER_CREATED_VERSION: z
     .enum(['1', '2'], { error: 'must be 1 or 2' })

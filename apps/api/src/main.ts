@@ -1,6 +1,13 @@
 import { createServer } from 'node:http';
 import { readRebuilds } from '@oncebox/event-store';
-import { countDeadLetters, createInbox, forgetProcessed, PROCESSED_MESSAGES } from '@oncebox/inbox';
+import {
+  countDeadLetters,
+  createInbox,
+  forgetDeadLetters,
+  forgetProcessed,
+  oldestHandledLetterSeconds,
+  PROCESSED_MESSAGES,
+} from '@oncebox/inbox';
 import { createMetrics, deadLetterSamples, keepReading, rebuildSamples, retentionSample } from '@oncebox/metrics';
 import { assertSuitable, createPool, keepDeleting, oldestSeconds, parseDatabaseUrl } from '@oncebox/mysql';
 import { connectBroker, createRequester, startConsumer } from '@oncebox/rabbitmq';
@@ -48,11 +55,14 @@ await run({ logger }, async (stopping) => {
       const rebuilds = rebuildSamples(schema, await readRebuilds(db));
       const processed = await oldestSeconds(db, PROCESSED_MESSAGES);
       const keys = await oldestSeconds(db, IDEMPOTENCY_KEYS);
+      const letterHours = settings.API_DEAD_LETTER_RETENTION_HOURS;
+      const handled = letterHours === 0 ? null : await oldestHandledLetterSeconds(db);
       return [
         ...letters,
         ...rebuilds,
         retentionSample(schema, PROCESSED_MESSAGES.table, processed, settings.API_RETENTION_HOURS),
         retentionSample(schema, IDEMPOTENCY_KEYS.table, keys, API_IDEMPOTENCY_HOURS),
+        retentionSample(schema, 'dead_letters', handled, letterHours),
       ];
     },
   });
@@ -65,6 +75,7 @@ await run({ logger }, async (stopping) => {
       Promise.all([
         keepDeleting(pool, IDEMPOTENCY_KEYS, { keepHours: API_IDEMPOTENCY_HOURS, logger, signal: stopping }),
         forgetProcessed(pool, { keepHours: settings.API_RETENTION_HOURS, logger, signal: stopping }),
+        forgetDeadLetters(pool, { keepHours: settings.API_DEAD_LETTER_RETENTION_HOURS, logger, signal: stopping }),
       ]),
     (reason) => logger.debug({ err: reason }, 'No longer waiting for the database'),
   );

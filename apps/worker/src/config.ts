@@ -28,5 +28,7 @@ export const workerConfig = z.object({
   WORKER_STEP_TIMEOUT_MS: integer(1, 86_400_000, 30_000),
   /** How long ids of processed messages are kept, and sagas that have ended. */
   WORKER_RETENTION_HOURS: integer(1, 87_600, 168),
+  /** How long dead letters are kept that were replayed or discarded; 0 for ever. */
+  WORKER_DEAD_LETTER_RETENTION_HOURS: integer(0, 87_600, 720),
   ...logSettings,
 });

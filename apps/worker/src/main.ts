@@ -3,8 +3,10 @@ import {
   type Consumer,
   countDeadLetters,
   createInbox,
+  forgetDeadLetters,
   forgetProcessed,
   type Inbox,
+  oldestHandledLetterSeconds,
   PROCESSED_MESSAGES,
 } from '@oncebox/inbox';
 import { createMetrics, deadLetterSamples, keepReading, retentionSample, sagaSamples } from '@oncebox/metrics';
@@ -84,7 +86,12 @@ await run({ logger }, async (stopping) => {
   const responder = startResponder({ broker, contract: CheckAvailability, answer: availability(pool), logger });
   const watching = watchTimeouts(pool, [saga], { logger, signal: stopping });
   const retention = { keepHours: config.WORKER_RETENTION_HOURS, logger, signal: stopping };
-  const forgetting = Promise.all([forgetProcessed(pool, retention), forgetSagas(pool, retention)]);
+  const letterHours = config.WORKER_DEAD_LETTER_RETENTION_HOURS;
+  const forgetting = Promise.all([
+    forgetProcessed(pool, retention),
+    forgetSagas(pool, retention),
+    forgetDeadLetters(pool, { ...retention, keepHours: letterHours }),
+  ]);
 
   metrics.consumers(() => consumers);
   const reading = keepReading(metrics, {
@@ -99,7 +106,9 @@ await run({ logger }, async (stopping) => {
           retentionSample(schema, retained.table, await oldestSeconds(db, retained), config.WORKER_RETENTION_HOURS),
         ),
       );
-      return [...letters, ...sagas, ...kept];
+      // Kept for ever, they are never overdue.
+      const handled = letterHours === 0 ? null : await oldestHandledLetterSeconds(db);
+      return [...letters, ...sagas, ...kept, retentionSample(schema, 'dead_letters', handled, letterHours)];
     },
   });
 

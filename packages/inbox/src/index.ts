@@ -35,6 +35,12 @@ export {
   requestReplay,
   type Sent,
 } from './replay.ts';
-export { forgetProcessed, PROCESSED_MESSAGES } from './retention.ts';
+export {
+  DEAD_LETTERS,
+  forgetDeadLetters,
+  forgetProcessed,
+  oldestHandledLetterSeconds,
+  PROCESSED_MESSAGES,
+} from './retention.ts';
 export { type Handled, readHeld, scanHandled } from './scan.ts';
 export type { InboxSignal, InboxSignals, WorkedSignal } from './signals.ts';

@@ -49,12 +49,14 @@ export async function readHandled(
 }
 
 /**
- * Ids recorded before this may be gone; undefined while none is. To be asked after `readHandled`: an id that retention took
- * in between is then older than the answer.
+ * Ids recorded before this may be gone, and dead letters that were replayed or discarded before; undefined while none is. To be
+ * asked after `readHandled` and `deadLettersOf`: what retention took in between is then older than the answer. A message is never
+ * younger than its id here, or its dead letter. Without its row in `retention` nobody knows, and that is now.
  */
 export async function inboxForgottenBefore(pool: Pool): Promise<string | undefined> {
   const [rows] = await pool.query<(RowDataPacket & { before: string | null })[]>(
-    `SELECT ${iso('forgotten_before')} AS \`before\` FROM retention WHERE name = 'processed_messages'`,
+    `SELECT ${iso("IF(SUM(name = 'processed_messages') = 1, MAX(forgotten_before), UTC_TIMESTAMP(6))")} AS \`before\`
+       FROM retention WHERE name IN ('processed_messages', 'dead_letters')`,
   );
   return rows[0]?.before ?? undefined;
 }

@@ -29,11 +29,13 @@ export interface DeadLetter {
 }
 
 // An inbox row is never older than its message, so a message from after the horizon is remembered for certain. Where the age of
-// the message is not known, the first that is known of it counts.
+// the message is not known, the first that is known of it counts. Somebody may have deleted the row of `retention`: until a
+// cleaner has put it back, nothing is remembered for certain.
 const OBSTACLE = `CASE
     WHEN d.message_id IS NULL THEN 'no id'
     WHEN COALESCE(d.occurred_at, d.first_failed_at, d.created_at) <
-         (SELECT forgotten_before FROM retention WHERE name = 'processed_messages') THEN 'forgotten'
+         (SELECT IF(COUNT(*) = 1, MAX(forgotten_before), UTC_TIMESTAMP(6)) FROM retention WHERE name = 'processed_messages')
+      THEN 'forgotten'
   END`;
 
 const LETTER = `CAST(d.id AS CHAR) AS id, d.consumer, d.message_id AS messageIdBytes, d.type, d.version, d.routing_key AS routingKey, d.reason,
@@ -146,7 +148,7 @@ export async function requestReplay(
 /** `replayed` has been sent again: if that failed, it is another dead letter. */
 export type DiscardOutcome = 'discarded' | 'discarded before' | 'replayed' | 'unknown';
 
-/** Gives these up for good; the rows stay, so that they are never taken for handled. @param ids as in `requestReplay` */
+/** Gives these up for good; the rows stay for the retention, so that they are never taken for handled. @param ids as in `requestReplay` */
 export async function discardDeadLetters(
   pool: Pool,
   ids: readonly string[],

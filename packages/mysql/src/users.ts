@@ -9,12 +9,12 @@ type Role = 'service' | 'relay';
  * What each role may do with the tables that every schema has. A table that is not named here is the service's own.
  *
  * The service writes its outbox and never settles it, or it could lose what it has promised; only the relay takes rows away.
- * MySQL's `FOR UPDATE` wants UPDATE (MariaDB's does not), hence the relay's on partitions, whose rows never change.
+ * MySQL's `FOR UPDATE` wants UPDATE (MariaDB's does not), hence the relay's on partitions. It puts back a partition that somebody deleted.
  */
 const MESSAGING: Readonly<Record<string, Readonly<Record<Role, string>>>> = {
   schema_migrations: { service: '', relay: '' },
   outbox: { service: 'SELECT, INSERT', relay: 'SELECT, UPDATE, DELETE' },
-  outbox_partition: { service: '', relay: 'SELECT, UPDATE' },
+  outbox_partition: { service: '', relay: 'SELECT, INSERT, UPDATE' },
   outbox_waiting: { service: '', relay: 'SELECT, INSERT, UPDATE, DELETE' },
   processed_messages: { service: 'SELECT, INSERT, DELETE', relay: '' },
   dead_letters: { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' },
@@ -22,7 +22,7 @@ const MESSAGING: Readonly<Record<string, Readonly<Record<Role, string>>>> = {
   held_messages: { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' },
   held_keys: { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' },
   claimed_payloads: { service: 'SELECT, INSERT, DELETE', relay: '' },
-  retention: { service: 'SELECT, UPDATE', relay: '' },
+  retention: { service: 'SELECT, INSERT, UPDATE', relay: '' },
 };
 const OWN: Readonly<Record<Role, string>> = { service: 'SELECT, INSERT, UPDATE, DELETE', relay: '' };
 

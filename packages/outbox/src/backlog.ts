@@ -33,3 +33,53 @@ export async function readBacklog(pool: Pool, countUpTo: number): Promise<Backlo
   const [[row]] = await pool.query<(Backlog & RowDataPacket)[]>(BACKLOG, Array(4).fill(countUpTo));
   return row ?? { pending: 0, held: 0, parked: 0, released: 0, oldestSeconds: null };
 }
+
+/** What nothing repairs by itself, because somebody may have meant it, or because the relay may not. */
+export interface OutboxProblem {
+  readonly code: 'ONCEBOX_PARTITION_MISSING' | 'ONCEBOX_DUE_TOO_LATE';
+  readonly what: string;
+  /** Mends it. */
+  readonly command: string;
+}
+
+/** Hours. A relay postpones by minutes. */
+const LATE_HOURS = 24;
+const LATE_SHOWN = 10;
+
+// Behind the moment in outbox_waiting_due, a probe a partition.
+const LATE = Array.from(
+  { length: PARTITIONS },
+  (_, partition) => `(SELECT seq, due_at FROM outbox_waiting FORCE INDEX (outbox_waiting_due)
+    WHERE partition_id = ${partition} AND due_at > TIMESTAMPADD(HOUR, ${LATE_HOURS}, UTC_TIMESTAMP(6)) LIMIT ${LATE_SHOWN})`,
+).join(' UNION ALL ');
+
+/** For `oncebox status` and the relay's log. Plain reads of a few index entries. */
+export async function readOutboxProblems(pool: Pool): Promise<readonly OutboxProblem[]> {
+  const problems: OutboxProblem[] = [];
+  const missing = await missingPartitions(pool);
+  if (missing.length > 0) {
+    problems.push({
+      code: 'ONCEBOX_PARTITION_MISSING',
+      what: `outbox_partition has no row for the partitions ${missing.join(', ')}: their messages are not sent until a relay that may insert there has put it back`,
+      command: 'oncebox migrate',
+    });
+  }
+  const [late] = await pool.query<(RowDataPacket & { id: string })[]>(
+    `SELECT o.id FROM (${LATE}) AS late STRAIGHT_JOIN outbox AS o FORCE INDEX (PRIMARY) ON o.seq = late.seq LIMIT ${LATE_SHOWN}`,
+  );
+  if (late.length > 0) {
+    problems.push({
+      code: 'ONCEBOX_DUE_TOO_LATE',
+      what: `Held messages are due in more than ${LATE_HOURS} hours (due_at in outbox_waiting), and their keys wait with them`,
+      command: `oncebox outbox retry ${late.map(({ id }) => id).join(' ')}`,
+    });
+  }
+  return problems;
+}
+
+/** The partitions that have no row to lock. */
+export async function missingPartitions(pool: Pool): Promise<readonly number[]> {
+  const [rows] = await pool.query<(RowDataPacket & { p: number })[]>('SELECT partition_id AS p FROM outbox_partition');
+  const present = new Set(rows.map(({ p }) => p));
+  return Array.from({ length: PARTITIONS }, (_, partition) => partition).filter((partition) => !present.has(partition));
+}

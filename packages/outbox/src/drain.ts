@@ -4,6 +4,7 @@ import { findFew, findWork, type Work } from './claim.ts';
 import { Floors } from './floors.ts';
 import { type PassResult, type PassSettings, pass } from './pass.ts';
 import type { Publisher } from './publisher.ts';
+import { keepRepaired } from './repair.ts';
 import { deleteExpired } from './retention.ts';
 import { PARTITIONS } from './row.ts';
 import { signal as tell } from './signals.ts';
@@ -197,9 +198,10 @@ export class Drain {
 
   async #clean(signal: AbortSignal): Promise<void> {
     const { retentionHours, deleteRows, cleanEveryMs } = this.#settings;
-    if (deleteRows) return;
+    const repair = keepRepaired(this.#schema, this.#logger);
     await this.#supervise(signal, async () => {
-      for (const partition of ALL) {
+      await repair();
+      for (const partition of deleteRows ? [] : ALL) {
         // For a moment only: a lane that wants it should not take it for another process's.
         this.#held.add(partition);
         try {

@@ -2,7 +2,7 @@ import { add } from './add.ts';
 
 /** The write side: `outbox.add(tx, message)`. */
 export const outbox = { add } as const;
-export { type Backlog, readBacklog } from './backlog.ts';
+export { type Backlog, type OutboxProblem, readBacklog, readOutboxProblems } from './backlog.ts';
 export { CLAIMED_PAYLOADS, forgetPayloads, servePayloads } from './claimed.ts';
 export type { RelayLogger } from './drain.ts';
 export { erasePayloads, eraseRows, findByKey, findPayloads } from './erase.ts';

@@ -82,11 +82,10 @@ export async function pass(
       // Asked for only while anything waits, so that it costs nothing while nothing fails.
       const heads = rows[0]?.anything_waits === 1 ? await readHeads(tx, rows) : NO_HEADS;
       const turns = new Set(inTurn);
-      // Rows of a chain follow their head in this pass. Without chains only heads may go.
-      const isBlocked = (row: OutboxRow): boolean => isBehind(row, heads) && !(isChained(due) && turns.has(row.seq));
-      const blocked = heads.size === 0 ? [] : rows.filter(isBlocked);
+      const blocked = heads.size === 0 ? [] : blockedOf(rows, heads, isChained(due) ? turns : new Set());
       if (due.length > 0) await tidy(tx, due, rows, turns, blocked);
-      const sendable = blocked.length === 0 ? rows : rows.filter((row) => !isBlocked(row));
+      const held = new Set(blocked);
+      const sendable = blocked.length === 0 ? rows : rows.filter((row) => !held.has(row));
       const readAt = performance.now();
       const early = settleEarly(tx, settings);
       const dispatched = await dispatch(sendable, schema.name, publisher, sendUntil, early);
@@ -172,6 +171,19 @@ const isBehind = (row: OutboxRow, heads: Heads): boolean => {
   const head = heads.get(keyOf(row));
   return head !== undefined && BigInt(row.seq) > BigInt(head);
 };
+
+/**
+ * The rows that stand behind the head of their key. Those `inTurn` follow their head in this pass, up to a ready row between
+ * them: it has to wait for its turn, and must not be overtaken.
+ */
+function blockedOf(rows: readonly OutboxRow[], heads: Heads, inTurn: ReadonlySet<string>): readonly OutboxRow[] {
+  const interrupted = new Set<string>();
+  return rows.filter((row) => {
+    if (!isBehind(row, heads) || (inTurn.has(row.seq) && !interrupted.has(keyOf(row)))) return false;
+    interrupted.add(keyOf(row));
+    return true;
+  });
+}
 
 /**
  * Entries that are due and were not sent would be found due for ever: those that are not their key's head wait for it again, and

@@ -19,12 +19,22 @@ const LATEST = Date.UTC(9999, 11, 31, 23, 59, 59, 999);
 export async function deleteExpired(pool: Pool, partition: number, retentionHours: number): Promise<boolean> {
   const work = async (tx: Transaction): Promise<boolean> => {
     await lockPartition(tx, partition);
-    const [oldest] = await tx.query<(RowDataPacket & { seq: string; created_at: Date; expired: number })[]>(
-      `SELECT CAST(o.seq AS CHAR) AS seq, created_at, published_at < TIMESTAMPADD(SECOND, ?, UTC_TIMESTAMP(6)) AS expired
+    const [oldest] = await tx.query<
+      (RowDataPacket & { seq: string; created_at: Date; expired: number; ahead: number })[]
+    >(
+      `SELECT CAST(o.seq AS CHAR) AS seq, created_at, published_at < TIMESTAMPADD(SECOND, ?, UTC_TIMESTAMP(6)) AS expired,
+              published_at > UTC_TIMESTAMP(6) AS ahead
          FROM outbox AS o FORCE INDEX (outbox_work)
         WHERE state = 'published' AND held = 0 AND partition_id = ? ORDER BY o.seq LIMIT ${BATCH}`,
       [-Math.round(retentionHours * 3600), partition],
     );
+    // A wrong clock, or a hand: these would delay the ones behind them for as long as that time is ahead.
+    const ahead = oldest.filter((row) => row.ahead === 1).map(({ seq }) => seq);
+    if (ahead.length > 0) {
+      await tx.query('UPDATE outbox FORCE INDEX (PRIMARY) SET published_at = UTC_TIMESTAMP(6) WHERE seq IN (?)', [
+        ahead,
+      ]);
+    }
     const rows = oldest.filter(({ expired }) => expired === 1);
     if (rows.length === 0) return false;
     // A time that is no date ('0000-00-00', from a writer of plain SQL) is NaN here, and no message

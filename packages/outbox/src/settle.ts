@@ -99,6 +99,11 @@ export async function park(tx: Transaction, seqs: Seqs, reason: string, blocking
 export async function unblock(tx: Transaction, gone: Seqs, aggregateIds: readonly string[]): Promise<void> {
   if (gone.length === 0) return;
   await deleteBySeq(tx, 'outbox_waiting', gone);
+  await makeHeadsDue(tx, aggregateIds);
+}
+
+/** The first waiting row of each key with one of these ids is due now, unless it is parked or has a time of its own. */
+export async function makeHeadsDue(tx: Transaction, aggregateIds: readonly string[]): Promise<void> {
   // MIN over the whole key prefix of outbox_waiting_key: a step a key, however many rows wait in it. By itself, as a plain read: within the
   // UPDATE it locks what it reads, and for many keys MariaDB reads all of the table.
   const [heads] = await tx.query<(RowDataPacket & { seq: string })[]>(

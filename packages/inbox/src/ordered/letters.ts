@@ -2,7 +2,7 @@ import { type DeadLetters, type DeadMessage, fromWire } from '@oncebox/message';
 import { type Pool, type Transaction, transaction, withOwnOptions } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import { deadLetters } from '../dead-letters.ts';
-import { addHeld, awaken, dropHead, headOf, reschedule } from './store.ts';
+import { addHeld, awaken, dropHead, dropKey, headOf, reschedule, textOf } from './store.ts';
 
 /** Few, so that one transaction does not last. */
 const BATCH = 20;
@@ -56,12 +56,15 @@ async function replayOne(
   const key = await lockKeyOf(tx, consumer, letter.id);
   if (key !== undefined) {
     const head = await headOf(tx, consumer, key);
-    await withOwnOptions(tx).execute(
-      'UPDATE held_messages SET routing_key = ?, properties = ?, body = ? WHERE seq = ?',
-      [letter.routingKey, letter.properties, letter.body, head?.seq ?? null],
-    );
     await reschedule(tx, consumer, key, { attempts: 0, inMs: 0 });
-    return 'replayed';
+    // Somebody may have deleted the message that failed: the first one is another then, and stays as it is.
+    if (head?.id === id) {
+      await withOwnOptions(tx).execute(
+        'UPDATE held_messages SET routing_key = ?, properties = ?, body = ? WHERE seq = ?',
+        [letter.routingKey, letter.properties, letter.body, head.seq],
+      );
+      return 'replayed';
+    }
   }
   const subject = subjectOf(letter.properties);
   const joinedKey = subject === '' ? id : subject;
@@ -75,17 +78,21 @@ async function letGo(pool: Pool, consumer: string): Promise<void> {
   const ended = new Set<string>();
   await transaction(pool, async (tx) => {
     ended.clear();
-    const [letters] = await withOwnOptions(tx).execute<(RowDataPacket & { id: string })[]>(
-      `SELECT CAST(k.dead_letter AS CHAR) AS id FROM held_keys AS k FORCE INDEX (held_keys_dead)
+    const [letters] = await withOwnOptions(tx).execute<(RowDataPacket & { id: string; messageId: Buffer | null })[]>(
+      `SELECT CAST(k.dead_letter AS CHAR) AS id, d.message_id AS messageId FROM held_keys AS k FORCE INDEX (held_keys_dead)
          LEFT JOIN dead_letters AS d ON d.id = k.dead_letter
         WHERE k.consumer = ? AND k.dead_letter IS NOT NULL AND (d.id IS NULL OR d.state = 'discarded') LIMIT ${BATCH}`,
       [consumer],
     );
-    for (const { id } of letters) {
+    for (const { id, messageId } of letters) {
       const key = await lockKeyOf(tx, consumer, id);
-      const head = key === undefined ? undefined : await headOf(tx, consumer, key);
-      if (key === undefined || head === undefined) continue;
-      await dropHead(tx, consumer, key, head.seq);
+      if (key === undefined) continue;
+      const head = await headOf(tx, consumer, key);
+      // As in `replayOne`: another message than the one that was given up is not dropped.
+      const isAnother = messageId !== null && head?.id !== messageId.toString('utf8');
+      if (head === undefined) await dropKey(tx, consumer, key);
+      else if (isAnother) await reschedule(tx, consumer, key, { attempts: 0, inMs: 0 });
+      else await dropHead(tx, consumer, key, head.seq);
       ended.add(key);
     }
   });
@@ -99,7 +106,7 @@ async function lockKeyOf(tx: Transaction, consumer: string, letter: string): Pro
       WHERE consumer = ? AND dead_letter = ? FOR UPDATE`,
     [consumer, letter],
   );
-  return row?.key.toString('utf8');
+  return row === undefined ? undefined : textOf(row.key);
 }
 
 /** An operator may have edited it. A held message that cannot be read would be tried in vain for ever. */

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import type { DeadMessage, Received } from '@oncebox/message';
 import { asBytes, isDuplicateKey, type Pool, type Transaction, transaction, withOwnOptions } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
@@ -9,6 +10,16 @@ import type { RowDataPacket } from 'mysql2/promise';
 
 /** What orders messages: those of one key take effect in the order of their arrival. One without an aggregate has a key of its own. */
 export const keyOf = ({ aggregateId, id }: Pick<Received, 'aggregateId' | 'id'>): string => aggregateId ?? id;
+
+/** No text of a message begins with half a character. */
+const NOT_UTF8 = '\ud800';
+
+/** A key as text. Somebody may have written any bytes, and what found them again as other bytes would find nothing. */
+export const textOf = (key: Buffer): string =>
+  isUtf8(key) ? key.toString('utf8') : `${NOT_UTF8}${key.toString('latin1')}`;
+
+const bytesOf = (key: string): Buffer =>
+  key.startsWith(NOT_UTF8) ? Buffer.from(key.slice(NOT_UTF8.length), 'latin1') : asBytes(key);
 
 /** What is known of a batch before it is handled. */
 export interface Known {
@@ -44,7 +55,7 @@ export async function addHeld(
   try {
     await withOwnOptions(tx).execute(
       `INSERT INTO held_messages (consumer, ordering_key, message_id, routing_key, properties, body) VALUES (?, ?, ?, ?, ?, ?)`,
-      [consumer, asBytes(held.key), asBytes(held.id), routingKey, properties, body],
+      [consumer, bytesOf(held.key), asBytes(held.id), routingKey, properties, body],
     );
   } catch (error) {
     if (!isDuplicateKey(error)) throw error;
@@ -64,7 +75,7 @@ export async function addKey(tx: Transaction, consumer: string, key: string, sch
     await withOwnOptions(tx).execute(
       `INSERT INTO held_keys (consumer, ordering_key, attempts, first_failed_at, due_at, dead_letter)
        VALUES (?, ?, ?, UTC_TIMESTAMP(6), TIMESTAMPADD(MICROSECOND, ?, UTC_TIMESTAMP(6)), ?)`,
-      [consumer, asBytes(key), schedule.attempts, microseconds(schedule), schedule.deadLetter ?? null],
+      [consumer, bytesOf(key), schedule.attempts, microseconds(schedule), schedule.deadLetter ?? null],
     );
   } catch (error) {
     if (!isDuplicateKey(error)) throw error;
@@ -76,7 +87,7 @@ export async function reschedule(tx: Transaction, consumer: string, key: string,
     `UPDATE held_keys SET begun = 0, attempts = ?, first_failed_at = COALESCE(first_failed_at, UTC_TIMESTAMP(6)),
             due_at = TIMESTAMPADD(MICROSECOND, ?, UTC_TIMESTAMP(6)), dead_letter = ?
       WHERE consumer = ? AND ordering_key = ?`,
-    [schedule.attempts, microseconds(schedule), schedule.deadLetter ?? null, consumer, asBytes(key)],
+    [schedule.attempts, microseconds(schedule), schedule.deadLetter ?? null, consumer, bytesOf(key)],
   );
 }
 
@@ -90,6 +101,10 @@ export interface Due {
   readonly firstFailedAt: Date | null;
 }
 
+// Somebody may have written any number and time: one more attempt must fit into its column, and the time be one.
+const COUNTED = `LEAST(attempts, 1000000) AS attempts, begun,
+  IF(first_failed_at < '1000-01-01', NULL, first_failed_at) AS firstFailedAt`;
+
 /**
  * Locks a key whose first message is due, but for those of `leftOut`. The lock is the right to handle it; a worker that dies gives it
  * back at once.
@@ -97,30 +112,30 @@ export interface Due {
 export async function lockDue(tx: Transaction, consumer: string, leftOut: readonly string[]): Promise<Due | undefined> {
   // The index is forced so that no key is locked on the way which is not due. It has the key's columns, so none that is left out is read.
   const [rows] = await withOwnOptions(tx).query<(RowDataPacket & Omit<Due, 'key'> & { key: Buffer })[]>(
-    `SELECT ordering_key AS \`key\`, attempts, begun, first_failed_at AS firstFailedAt FROM held_keys FORCE INDEX (held_keys_due)
+    `SELECT ordering_key AS \`key\`, ${COUNTED} FROM held_keys FORCE INDEX (held_keys_due)
       WHERE consumer = ? AND due_at <= UTC_TIMESTAMP(6) ${leftOut.length === 0 ? '' : 'AND ordering_key NOT IN (?)'}
       ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED`,
-    leftOut.length === 0 ? [consumer] : [consumer, leftOut.map(asBytes)],
+    leftOut.length === 0 ? [consumer] : [consumer, leftOut.map(bytesOf)],
   );
-  return rows.map((row) => ({ ...row, key: row.key.toString('utf8') }))[0];
+  return rows.map((row) => ({ ...row, key: textOf(row.key) }))[0];
 }
 
 /** The same for one key, if it is due. */
 export async function lockKey(tx: Transaction, consumer: string, key: string): Promise<Due | undefined> {
   const [rows] = await withOwnOptions(tx).execute<(RowDataPacket & Omit<Due, 'key'>)[]>(
-    `SELECT attempts, begun, first_failed_at AS firstFailedAt FROM held_keys
+    `SELECT ${COUNTED} FROM held_keys
       WHERE consumer = ? AND ordering_key = ? AND due_at <= UTC_TIMESTAMP(6) FOR UPDATE`,
-    [consumer, asBytes(key)],
+    [consumer, bytesOf(key)],
   );
   return rows.map((row) => ({ ...row, key }))[0];
 }
 
 /** Writes down that a process begins with the first message of a key. */
 export async function addBegun(tx: Transaction, consumer: string, key: string): Promise<void> {
-  await withOwnOptions(tx).execute('UPDATE held_keys SET begun = begun + 1 WHERE consumer = ? AND ordering_key = ?', [
-    consumer,
-    asBytes(key),
-  ]);
+  await withOwnOptions(tx).execute(
+    'UPDATE held_keys SET begun = LEAST(begun, 1000000) + 1 WHERE consumer = ? AND ordering_key = ?',
+    [consumer, bytesOf(key)],
+  );
 }
 
 export interface Head extends DeadMessage {
@@ -134,7 +149,7 @@ export async function headOf(tx: Transaction, consumer: string, key: string): Pr
     `SELECT CAST(m.seq AS CHAR) AS seq, m.message_id AS id, m.routing_key AS routingKey, m.properties, m.body
        FROM held_messages AS m FORCE INDEX (held_messages_key) WHERE m.consumer = ? AND m.ordering_key = ?
       ORDER BY m.seq LIMIT 1`,
-    [consumer, asBytes(key)],
+    [consumer, bytesOf(key)],
   );
   return row === undefined ? undefined : { ...row, id: row.id.toString('utf8') };
 }
@@ -149,30 +164,69 @@ export async function dropHead(tx: Transaction, consumer: string, key: string, s
   await withOwnOptions(tx).execute(
     `UPDATE held_keys SET begun = 0, attempts = 0, first_failed_at = NULL, dead_letter = NULL, due_at = UTC_TIMESTAMP(6)
       WHERE consumer = ? AND ordering_key = ?`,
-    [consumer, asBytes(key)],
+    [consumer, bytesOf(key)],
   );
 }
 
 export async function dropKey(tx: Transaction, consumer: string, key: string): Promise<undefined> {
   await withOwnOptions(tx).execute('DELETE FROM held_keys WHERE consumer = ? AND ordering_key = ?', [
     consumer,
-    asBytes(key),
+    bytesOf(key),
   ]);
 }
 
 /**
  * Gives a row in held_keys to each of these keys that has messages and none: they came while it was being deleted. Without keys, to all
- * of the consumer's: a process may have died just before it looked.
+ * of the consumer's: a process may have died just before it looked. Then it also makes those due that wait in vain.
  */
 export async function awaken(pool: Pool, consumer: string, keys?: ReadonlySet<string>): Promise<void> {
   if (keys?.size === 0) return;
+  if (keys === undefined) await resume(pool, consumer);
   await transaction(pool, async (tx) => {
     const [orphans] = await withOwnOptions(tx).query<(RowDataPacket & { key: Buffer })[]>(
       `SELECT DISTINCT m.ordering_key AS \`key\` FROM held_messages AS m FORCE INDEX (held_messages_key)
          LEFT JOIN held_keys AS k ON k.consumer = m.consumer AND k.ordering_key = m.ordering_key
         WHERE m.consumer = ? AND k.consumer IS NULL ${keys === undefined ? '' : 'AND m.ordering_key IN (?)'}`,
-      keys === undefined ? [asBytes(consumer)] : [asBytes(consumer), [...keys].map(asBytes)],
+      keys === undefined ? [asBytes(consumer)] : [asBytes(consumer), [...keys].map(bytesOf)],
     );
-    for (const { key } of orphans) await addKey(tx, consumer, key.toString('utf8'), { attempts: 0, inMs: 0 });
+    for (const { key } of orphans) await addKey(tx, consumer, textOf(key), { attempts: 0, inMs: 0 });
+  });
+}
+
+/** Keys of one look. */
+const RESUMED = 100;
+
+interface InVain extends RowDataPacket {
+  readonly key: Buffer;
+  readonly letter: string | null;
+  readonly head: Buffer | null;
+}
+
+/**
+ * Makes the keys due that wait for no decision, or for one that cannot come, because somebody has changed rows: the dead letter
+ * is another consumer's or another message's than the first of the key, or is marked as replayed. To try a message again loses
+ * nothing. A plain read, and an update by primary key that finds the key as it was read.
+ */
+async function resume(pool: Pool, consumer: string): Promise<void> {
+  await transaction(pool, async (tx) => {
+    const [found] = await withOwnOptions(tx).execute<InVain[]>(
+      `SELECT k.ordering_key AS \`key\`, CAST(k.dead_letter AS CHAR) AS letter, d.id AS there, d.state, d.consumer, d.message_id AS message,
+              (SELECT m.message_id FROM held_messages AS m FORCE INDEX (held_messages_key)
+                WHERE m.consumer = k.consumer AND m.ordering_key = k.ordering_key ORDER BY m.seq LIMIT 1) AS head
+         FROM held_keys AS k FORCE INDEX (held_keys_due) LEFT JOIN dead_letters AS d ON d.id = k.dead_letter
+        WHERE k.consumer = ? AND k.due_at IS NULL
+       HAVING letter IS NULL OR (there IS NOT NULL AND (state = 'replayed' OR consumer <> ? OR (message IS NOT NULL AND NOT message <=> head)))
+        LIMIT ${RESUMED}`,
+      [consumer, consumer],
+    );
+    for (const { key, letter, head } of found) {
+      // Its next dead letter would have another id again.
+      if (head !== null && !isUtf8(head)) continue;
+      await withOwnOptions(tx).execute(
+        `UPDATE held_keys SET begun = 0, attempts = 0, first_failed_at = NULL, dead_letter = NULL, due_at = UTC_TIMESTAMP(6)
+          WHERE consumer = ? AND ordering_key = ? AND due_at IS NULL AND dead_letter <=> ?`,
+        [consumer, key, letter],
+      );
+    }
   });
 }

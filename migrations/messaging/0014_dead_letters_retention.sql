@@ -1,0 +1,5 @@
+-- Dead letters that were replayed or discarded are deleted some time after that. The index gives those of one state in the order
+-- of their age; neither server copies the table for it, and writers go on.
+ALTER TABLE dead_letters ADD KEY dead_letters_handled (state, updated_at);
+
+INSERT INTO retention (name) VALUES ('dead_letters');
