@@ -14,6 +14,14 @@ export {
   readRegistrations,
 } from './inspect.ts';
 export {
+  forgetBinding,
+  forgetConsumer,
+  type KnownBinding,
+  type KnownConsumer,
+  readConsumer,
+} from './names.ts';
+export { type ConsumerProblem, readProblems, readWorkers } from './problems.ts';
+export {
   type DeadLetter,
   type DeadLetterFilter,
   type DeadLetterState,
