@@ -1,7 +1,14 @@
 import { createServer } from 'node:http';
 import { readRebuilds } from '@oncebox/event-store';
-import { countDeadLetters, createInbox, forgetProcessed, PROCESSED_MESSAGES } from '@oncebox/inbox';
-import { createMetrics, deadLetterSamples, keepReading, rebuildSamples, retentionSample } from '@oncebox/metrics';
+import { countDeadLetters, createInbox, forgetProcessed, PROCESSED_MESSAGES, readProblems } from '@oncebox/inbox';
+import {
+  createMetrics,
+  deadLetterSamples,
+  keepReading,
+  problemSamples,
+  rebuildSamples,
+  retentionSample,
+} from '@oncebox/metrics';
 import { assertSuitable, createPool, keepDeleting, oldestSeconds, parseDatabaseUrl } from '@oncebox/mysql';
 import { connectBroker, createRequester, startConsumer } from '@oncebox/rabbitmq';
 import { createLogger, listen, loadConfig, run, type StopStep, startOpsServer, waitFor } from '@oncebox/service';
@@ -51,6 +58,7 @@ await run({ logger }, async (stopping) => {
       return [
         ...letters,
         ...rebuilds,
+        ...problemSamples(schema, await readProblems(db)),
         retentionSample(schema, PROCESSED_MESSAGES.table, processed, settings.API_RETENTION_HOURS),
         retentionSample(schema, IDEMPOTENCY_KEYS.table, keys, API_IDEMPOTENCY_HOURS),
       ];

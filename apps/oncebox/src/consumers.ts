@@ -41,8 +41,8 @@ async function run(args: readonly string[]): Promise<number> {
     return await change(values, consumer, (known) => unbind(known, type));
   }
   if (type !== undefined) throw new UsageError(`unexpected argument "${type}"`);
-  if (action === 'remove') return await change(values, consumer, (known) => remove(known, values.force));
-  if (action === 'take') return await change(values, consumer, (known) => take(known, values.force));
+  if (action === 'remove') return await change(values, consumer, remove);
+  if (action === 'take') return await change(values, consumer, take);
   throw new UsageError(`there is no "consumers ${action}"`);
 }
 
@@ -75,24 +75,23 @@ interface Known {
   readonly consumer: KnownConsumer & NamedConsumer;
   readonly source: Source;
   readonly names: Names;
+  readonly force: boolean;
 }
 
 /** Runs one action on a consumer that one schema knows, connected to the broker. */
 async function change(
-  options: SourceOptions,
+  options: SourceOptions & { readonly force: boolean },
   name: string,
   action: (known: Known) => Promise<number>,
 ): Promise<number> {
   return await withSources(options, ['services'], async ({ services }) => {
-    const found: { source: Source; consumer: KnownConsumer & NamedConsumer }[] = [];
-    for (const source of services) {
-      const consumer = await readConsumer(source.pool, name);
-      if (consumer !== undefined) found.push({ source, consumer: { ...consumer, name } });
-    }
-    const [first, second] = found;
-    const schemas = (found.length === 0 ? services.map((source) => ({ source })) : found).map(
-      ({ source }) => source.schema,
+    const all = await Promise.all(
+      services.map(async (source) => ({ source, consumer: { ...(await readConsumer(source.pool, name)), name } })),
     );
+    // A name may be taken before its worker has ever run; in one schema, or whose it is would be a guess.
+    const found = all.filter(({ consumer }) => consumer.isKnown || (action === take && all.length === 1));
+    const [first, second] = found;
+    const schemas = (found.length === 0 ? all : found).map(({ source }) => source.schema);
     if (first === undefined) return refuse(`no consumer ${name} is known in ${schemas.join(', ')}`);
     if (second !== undefined) {
       throw new UsageError(`${name} is a consumer in ${schemas.join(', ')}: say which with --schema`);
@@ -100,7 +99,7 @@ async function change(
     const { AMQP_URL: urls } = loadConfig(z.object({ AMQP_URL: amqpUrls() }));
     const names = await openNames({ urls, logger });
     try {
-      return await action({ ...first, names });
+      return await action({ ...first, names, force: options.force });
     } finally {
       await names.close();
     }
@@ -145,8 +144,8 @@ async function unbind(known: Known, type: string): Promise<number> {
   return 0;
 }
 
-async function remove(known: Known, force: boolean): Promise<number> {
-  const { consumer, source, names } = known;
+async function remove(known: Known): Promise<number> {
+  const { consumer, source, names, force } = known;
   const { name, live } = consumer;
   if (live.length > 0) return refuse(`${name} has workers (${live.join(', ')}): stop them first`);
   if (await isOthers(known)) {
@@ -168,7 +167,7 @@ async function remove(known: Known, force: boolean): Promise<number> {
   return 0;
 }
 
-async function take({ consumer, names, source }: Known, force: boolean): Promise<number> {
+async function take({ consumer, names, source, force }: Known): Promise<number> {
   const { name, owner } = consumer;
   if ((await names.claim(name, owner)) === 'held') {
     console.log(`${name} belongs to the service of ${source.schema}`);

@@ -6,8 +6,16 @@ import {
   forgetProcessed,
   type Inbox,
   PROCESSED_MESSAGES,
+  readProblems,
 } from '@oncebox/inbox';
-import { createMetrics, deadLetterSamples, keepReading, retentionSample, sagaSamples } from '@oncebox/metrics';
+import {
+  createMetrics,
+  deadLetterSamples,
+  keepReading,
+  problemSamples,
+  retentionSample,
+  sagaSamples,
+} from '@oncebox/metrics';
 import { assertSuitable, createPool, oldestSeconds, parseDatabaseUrl } from '@oncebox/mysql';
 import { connectBroker, startConsumer, startResponder } from '@oncebox/rabbitmq';
 import { countSagas, forgetSagas, SAGAS, watchTimeouts } from '@oncebox/saga';
@@ -99,7 +107,8 @@ await run({ logger }, async (stopping) => {
           retentionSample(schema, retained.table, await oldestSeconds(db, retained), config.WORKER_RETENTION_HOURS),
         ),
       );
-      return [...letters, ...sagas, ...kept];
+      const problems = problemSamples(schema, await readProblems(db));
+      return [...letters, ...sagas, ...problems, ...kept];
     },
   });
 

@@ -1,4 +1,4 @@
-export type { Inbox } from '@oncebox/message';
+export { type Inbox, PROBLEM_CODES } from '@oncebox/message';
 export { type Consumer, type ConsumerDefinition, defineConsumer, type WhenDead } from './consumer.ts';
 export { InboxError, type InboxErrorCode, NonRetryableError, PayloadExpiredError } from './errors.ts';
 export { type Handling, type Incoming, on, onBatch } from './handling.ts';

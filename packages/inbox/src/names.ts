@@ -8,6 +8,8 @@ import { readOwner } from './workers.ts';
 
 /** What is written down of a consumer in its schema. */
 export interface KnownConsumer {
+  /** Whether anything is. */
+  readonly isKnown: boolean;
   /** Who the service is, as its consumers say at the broker. */
   readonly owner: string;
   readonly ordered: boolean;
@@ -23,8 +25,7 @@ export interface KnownBinding extends Binding {
   readonly wanted: boolean;
 }
 
-/** @returns undefined for a consumer of which nothing is known. */
-export async function readConsumer(pool: Pool, consumer: string): Promise<KnownConsumer | undefined> {
+export async function readConsumer(pool: Pool, consumer: string): Promise<KnownConsumer> {
   return await transaction(pool, async (tx) => {
     const all = await readWorkers(tx, consumer);
     const [bindings] = await tx.query<(RowDataPacket & Binding & { type: string })[]>(
@@ -36,11 +37,11 @@ export async function readConsumer(pool: Pool, consumer: string): Promise<KnownC
       'SELECT ordered FROM consumers WHERE consumer = ?',
       [asBytes(consumer)],
     );
-    if (all.length + bindings.length + registered.length === 0) return undefined;
     const workers = all.filter(({ isRefused }) => !isRefused);
     const definitions = workers.map(({ definition }) => definition);
     const wanted = definitions.flatMap((definition) => definition.bindings.map(textOf));
     return {
+      isKnown: all.length + bindings.length + registered.length > 0,
       owner: await readOwner(tx),
       ordered: definitions.some(({ ordered }) => ordered) || registered.some(({ ordered }) => ordered === 1),
       queues: definitions.flatMap(({ queues }) => queues),

@@ -61,11 +61,13 @@ export interface Problem {
   readonly command: string;
 }
 
-export type ProblemCode =
-  | 'ONCEBOX_CONSUMER_NAME_TAKEN'
-  | 'ONCEBOX_WORKERS_DIFFER'
-  | 'ONCEBOX_BINDING_UNHANDLED'
-  | 'ONCEBOX_CONSUMER_GONE';
+export const PROBLEM_CODES = [
+  'ONCEBOX_CONSUMER_NAME_TAKEN',
+  'ONCEBOX_WORKERS_DIFFER',
+  'ONCEBOX_BINDING_UNHANDLED',
+  'ONCEBOX_CONSUMER_GONE',
+] as const;
+export type ProblemCode = (typeof PROBLEM_CODES)[number];
 
 export interface HeldOutcome {
   /** Absent where what holds the key could not be read. */

@@ -30,17 +30,18 @@ export {
   reasonOf,
   ThrownError,
 } from './failure.ts';
-export type {
-  Binding,
-  DeadLetter,
-  DeadLetters,
-  DeadMessage,
-  HeldOutcome,
-  Inbox,
-  Presence,
-  Problem,
-  ProblemCode,
-  SendAgain,
+export {
+  type Binding,
+  type DeadLetter,
+  type DeadLetters,
+  type DeadMessage,
+  type HeldOutcome,
+  type Inbox,
+  PROBLEM_CODES,
+  type Presence,
+  type Problem,
+  type ProblemCode,
+  type SendAgain,
 } from './inbox.ts';
 export { fitsShortString, isExact, isVersion, utf8TextOf } from './limits.ts';
 export {

@@ -43,7 +43,11 @@ export async function claimName(
 export interface HeldName {
   /** Resolves when the name is known to be the service's. */
   readonly held: Promise<void>;
-  /** To be called before anything is declared or taken under the name. @throws BrokerError ONCEBOX_CONSUMER_NAME_TAKEN */
+  /**
+   * To be called before anything is declared or taken under the name. Once for each connection: the queues of an ordered consumer share it.
+   *
+   * @throws BrokerError ONCEBOX_CONSUMER_NAME_TAKEN
+   */
   claim(connection: ChannelModel): Promise<void>;
   /** @returns when the worker is written down as gone, after `stop` was aborted. */
   leave(): Promise<void>;
@@ -61,6 +65,7 @@ export function holdName({ name, presence, logger, stop }: HoldOptions): HeldNam
   const held = Promise.withResolvers<void>();
   const tell = repeated(name, logger);
   let state: 'unclaimed' | 'held' | 'refused' = 'unclaimed';
+  let claimed: { readonly connection: ChannelModel; readonly done: Promise<void> } | undefined;
   let isUnguarded = false;
   let isFailing = false;
 
@@ -83,23 +88,33 @@ export function holdName({ name, presence, logger, stop }: HoldOptions): HeldNam
     }
   })();
 
+  async function claimOn(connection: ChannelModel): Promise<void> {
+    const found = await claimName(connection, name, await presence.owner());
+    state = found === 'refused' ? 'refused' : 'held';
+    if (found === 'unknown' && !isUnguarded) {
+      isUnguarded = true;
+      logger.warn(
+        { consumer: name },
+        `another service with a consumer of this name would not be noticed: this user may not declare the exchange ${ownerExchange(name)}`,
+      );
+    }
+    await announce();
+    if (state === 'refused') {
+      throw new BrokerError('ONCEBOX_CONSUMER_NAME_TAKEN', `The consumer name ${name} belongs to another service`);
+    }
+    held.resolve();
+  }
+
   return {
     held: held.promise,
-    async claim(connection) {
-      const found = await claimName(connection, name, await presence.owner());
-      state = found === 'refused' ? 'refused' : 'held';
-      if (found === 'unknown' && !isUnguarded) {
-        isUnguarded = true;
-        logger.warn(
-          { consumer: name },
-          `another service with a consumer of this name would not be noticed: this user may not declare the exchange ${ownerExchange(name)}`,
-        );
-      }
-      await announce();
-      if (state === 'refused') {
-        throw new BrokerError('ONCEBOX_CONSUMER_NAME_TAKEN', `The consumer name ${name} belongs to another service`);
-      }
-      held.resolve();
+    claim(connection) {
+      if (claimed?.connection === connection) return claimed.done;
+      const done = claimOn(connection);
+      claimed = { connection, done };
+      done.catch(() => {
+        if (claimed?.done === done) claimed = undefined;
+      });
+      return done;
     },
     async leave() {
       await announcing;
