@@ -21,7 +21,7 @@ export interface KnownConsumer {
 
 export interface KnownBinding extends Binding {
   readonly type: string;
-  /** Whether a worker has it, or had it when it ended. */
+  /** Whether a live worker has it; without any, whether the last one had it. */
   readonly wanted: boolean;
 }
 
@@ -37,7 +37,9 @@ export async function readConsumer(pool: Pool, consumer: string): Promise<KnownC
       'SELECT ordered FROM consumers WHERE consumer = ?',
       [asBytes(consumer)],
     );
-    const workers = all.filter(({ isRefused }) => !isRefused);
+    const consuming = all.filter(({ isRefused }) => !isRefused);
+    const live = consuming.filter(({ isLive }) => isLive);
+    const workers = live.length > 0 ? live : consuming;
     const definitions = workers.map(({ definition }) => definition);
     const wanted = definitions.flatMap((definition) => definition.bindings.map(textOf));
     return {
@@ -45,7 +47,7 @@ export async function readConsumer(pool: Pool, consumer: string): Promise<KnownC
       owner: await readOwner(tx),
       ordered: definitions.some(({ ordered }) => ordered) || registered.some(({ ordered }) => ordered === 1),
       queues: definitions.flatMap(({ queues }) => queues),
-      live: workers.filter(({ isLive }) => isLive).map(({ place }) => place),
+      live: live.map(({ place }) => place),
       bindings: bindings.map(({ type, exchange, routingKey }) => {
         const binding = { type, exchange, routingKey };
         return { ...binding, wanted: wanted.includes(textOf(binding)) };
