@@ -8,6 +8,26 @@ CREATE TABLE `claimed_payloads` (
   KEY `claimed_payloads_age` (`created_at`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
 
+CREATE TABLE `consumer_bindings` (
+  `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `type` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin NOT NULL,
+  `exchange` varchar(127) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin NOT NULL,
+  `routing_key` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin NOT NULL,
+  `unhandled_since` datetime(6) DEFAULT NULL,
+  PRIMARY KEY (`consumer`,`type`,`exchange`,`routing_key`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
+
+CREATE TABLE `consumer_workers` (
+  `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `worker` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `place` varchar(300) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `definition` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `refused` tinyint unsigned NOT NULL,
+  `started_at` datetime(6) NOT NULL DEFAULT (utc_timestamp(6)),
+  `lease_until` datetime(6) NOT NULL,
+  PRIMARY KEY (`consumer`,`worker`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
+
 CREATE TABLE `consumers` (
   `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   `type` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin NOT NULL,
@@ -220,6 +240,11 @@ CREATE TABLE `schema_migrations` (
   CONSTRAINT `schema_migrations_order` CHECK ((`completed` <= `begun`))
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
 
+CREATE TABLE `service_identity` (
+  `id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  PRIMARY KEY (`id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
+
 CREATE TABLE `snapshots` (
   `category` varchar(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   `stream_id` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin NOT NULL,
@@ -237,6 +262,26 @@ CREATE TABLE `claimed_payloads` (
   `created_at` datetime(6) NOT NULL DEFAULT (utc_timestamp(6)),
   PRIMARY KEY (`id`),
   KEY `claimed_payloads_age` (`created_at`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
+
+CREATE TABLE `consumer_bindings` (
+  `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `type` varchar(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin NOT NULL,
+  `exchange` varchar(127) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin NOT NULL,
+  `routing_key` varchar(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_0900_bin NOT NULL,
+  `unhandled_since` datetime(6) DEFAULT NULL,
+  PRIMARY KEY (`consumer`,`type`,`exchange`,`routing_key`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
+
+CREATE TABLE `consumer_workers` (
+  `consumer` varchar(128) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `worker` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `place` varchar(300) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `definition` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL,
+  `refused` tinyint unsigned NOT NULL,
+  `started_at` datetime(6) NOT NULL DEFAULT (utc_timestamp(6)),
+  `lease_until` datetime(6) NOT NULL,
+  PRIMARY KEY (`consumer`,`worker`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
 
 CREATE TABLE `consumers` (
@@ -469,6 +514,11 @@ CREATE TABLE `schema_migrations` (
   `applied_at` datetime(6) DEFAULT NULL,
   PRIMARY KEY (`set_name`,`name`),
   CONSTRAINT `schema_migrations_order` CHECK ((`completed` <= `begun`))
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
+
+CREATE TABLE `service_identity` (
+  `id` char(36) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  PRIMARY KEY (`id`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_0900_ai_ci;
 
 CREATE TABLE `stock` (

@@ -41,4 +41,8 @@ test('orders by both processes, e-mails, sales and questions need no more rights
     'Your order is confirmed',
   ];
   await expect.poll(rows, PATIENCE).toEqual([subjects, ['SKU-1']]);
+  // Nor does it take more to notice another service with a consumer of the same name.
+  for (const { lines } of [api, worker]) {
+    expect(lines.filter(({ msg }) => msg.includes('would not be noticed'))).toEqual([]);
+  }
 });

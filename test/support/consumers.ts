@@ -1,4 +1,4 @@
-import type { Inbox, Received, Verdict } from '@oncebox/message';
+import { EVENTS_EXCHANGE, type Inbox, type Received, type Verdict } from '@oncebox/message';
 import {
   type Broker,
   type Consumer,
@@ -42,10 +42,19 @@ export function connect(name: string): Broker {
   return connectBroker({ urls: [vhost.amqpUrl], name, logger: quiet });
 }
 
+interface Keys {
+  /** On the exchange of events; by default its name. */
+  readonly routingKeys?: readonly string[];
+}
+
 /** An inbox that has no database behind it: the tests of the broker's side say what comes of a message. */
-export const inboxOf = (name: string, process: Inbox['process'], given: Partial<Inbox> = {}): Inbox => ({
+export const inboxOf = (
+  name: string,
+  process: Inbox['process'],
+  { routingKeys = [name], ...given }: Partial<Inbox> & Keys = {},
+): Inbox => ({
   name,
-  routingKeys: [name],
+  bindings: routingKeys.map((routingKey) => ({ exchange: EVENTS_EXCHANGE, routingKey })),
   retryDelaysMs: [1_000],
   process,
   probe: async () => undefined,
@@ -53,7 +62,7 @@ export const inboxOf = (name: string, process: Inbox['process'], given: Partial<
   ...given,
 });
 
-export type Settings = Partial<Inbox & Omit<ConsumerOptions, 'inbox'>>;
+export type Settings = Partial<Inbox & Omit<ConsumerOptions, 'inbox'>> & Keys;
 
 /** A consumer whose queue is bound for its own name, on connections of its own. */
 export function start(

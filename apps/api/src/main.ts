@@ -7,8 +7,16 @@ import {
   forgetProcessed,
   oldestHandledLetterSeconds,
   PROCESSED_MESSAGES,
+  readProblems,
 } from '@oncebox/inbox';
-import { createMetrics, deadLetterSamples, keepReading, rebuildSamples, retentionSample } from '@oncebox/metrics';
+import {
+  createMetrics,
+  deadLetterSamples,
+  keepReading,
+  problemSamples,
+  rebuildSamples,
+  retentionSample,
+} from '@oncebox/metrics';
 import { assertSuitable, createPool, keepDeleting, oldestSeconds, parseDatabaseUrl } from '@oncebox/mysql';
 import { connectBroker, createRequester, startConsumer } from '@oncebox/rabbitmq';
 import { createLogger, listen, loadConfig, run, type StopStep, startOpsServer, waitFor } from '@oncebox/service';
@@ -60,6 +68,7 @@ await run({ logger }, async (stopping) => {
       return [
         ...letters,
         ...rebuilds,
+        ...problemSamples(schema, await readProblems(db)),
         retentionSample(schema, PROCESSED_MESSAGES.table, processed, settings.API_RETENTION_HOURS),
         retentionSample(schema, IDEMPOTENCY_KEYS.table, keys, API_IDEMPOTENCY_HOURS),
         retentionSample(schema, 'dead_letters', handled, letterHours),

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { type Command, UsageError } from './command.ts';
+import { consumersCommand } from './consumers.ts';
 import { deadCommand } from './dead.ts';
 import { eraseCommand } from './erase.ts';
 import { messageCommand } from './message.ts';
@@ -17,6 +18,7 @@ const COMMANDS: ReadonlyMap<string, Command> = new Map([
   ['message', messageCommand],
   ['outbox', outboxCommand],
   ['dead', deadCommand],
+  ['consumers', consumersCommand],
   ['replay', replayCommand],
   ['projection', projectionCommand],
   ['saga', sagaCommand],

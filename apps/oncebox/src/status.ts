@@ -1,8 +1,8 @@
-import { readActivity } from '@oncebox/inbox';
+import { readActivity, readProblems } from '@oncebox/inbox';
 import { readBacklog } from '@oncebox/outbox';
 import { assertNone, readArguments } from './arguments.ts';
 import type { Command } from './command.ts';
-import { SOURCE_HELP, SOURCE_OPTIONS, withSources } from './sources.ts';
+import { SOURCE_HELP, SOURCE_OPTIONS, type Source, withSources } from './sources.ts';
 import { duration, table } from './table.ts';
 
 /** Where counts end: a glance needs no more, and counting a million takes as long as reading them. */
@@ -13,13 +13,15 @@ const HELP = `Usage: oncebox status [--service VARIABLE …] [--schema NAME] [--
 For each outbox: messages to be published (PENDING) and the age of the oldest, those that wait for their next attempt or behind
 their key's failed head (HELD), those that were given up and block their key (PARKED) or do not (RELEASED).
 For each consumer: its dead letters (DEAD), those that its worker is to send again (REPLAY), what it handled within the last hour.
+Then what is wrong with names and bindings of consumers (PROBLEM), with the command that mends it.
 Counts end at ${COUNTED}, shown as ${COUNTED}+.
 
 ${SOURCE_HELP}
 
 JSON: { countedUpTo, outboxes: [{ schema, pending, oldestSeconds, held, parked, released }],
-        consumers: [{ schema, consumer, dead, replay, handledLastHour }] }
-Exit codes: 0 nothing needs a person, 1 something is parked or dead, or the command failed, 2 called wrongly.`;
+        consumers: [{ schema, consumer, dead, replay, handledLastHour }],
+        problems: [{ schema, consumer, code, what, command }] }
+Exit codes: 0 nothing needs a person, 1 something is parked, dead or a problem, or the command failed, 2 called wrongly.`;
 
 export const statusCommand: Command = { summary: 'backlog, parked messages and dead letters', help: HELP, run };
 
@@ -36,7 +38,8 @@ async function run(args: readonly string[]): Promise<number> {
       ),
     );
     const consumers = activities.flat();
-    if (values.json) console.log(JSON.stringify({ countedUpTo: COUNTED, outboxes, consumers }));
+    const problems = await problemsOf(sources.services);
+    if (values.json) console.log(JSON.stringify({ countedUpTo: COUNTED, outboxes, consumers, problems }));
     else {
       const backlog = outboxes.map(({ schema, pending, oldestSeconds, held, parked, released }) => {
         const oldest = oldestSeconds === null ? '-' : duration(oldestSeconds);
@@ -47,9 +50,25 @@ async function run(args: readonly string[]): Promise<number> {
       });
       console.log(table([['OUTBOX', 'PENDING', 'OLDEST', 'HELD', 'PARKED', 'RELEASED'], ...backlog]));
       console.log(`\n${table([['INBOX', 'CONSUMER', 'DEAD', 'REPLAY', 'HANDLED IN 1 H'], ...activity])}`);
+      for (const { schema, consumer, code, what, command } of problems) {
+        console.log(`\nPROBLEM  ${schema} ${consumer} ${code}\n  ${what}:\n  ${command}`);
+      }
     }
-    return outboxes.some(({ parked }) => parked > 0) || consumers.some(({ dead }) => dead > 0) ? 1 : 0;
+    const needsPerson = outboxes.some(({ parked }) => parked > 0) || consumers.some(({ dead }) => dead > 0);
+    return needsPerson || problems.length > 0 ? 1 : 0;
   });
+}
+
+/** Their commands with the schema: two services may have a consumer of one name. */
+async function problemsOf(services: readonly Source[]) {
+  const found = await Promise.all(
+    services.map(async ({ schema, pool }) =>
+      (await readProblems(pool)).map(({ consumer, code, what, command }) => {
+        return { schema, consumer, code, what, command: `${command} --schema ${schema}` };
+      }),
+    ),
+  );
+  return found.flat();
 }
 
 const counted = (count: number): string => (count >= COUNTED ? `${COUNTED}+` : String(count));

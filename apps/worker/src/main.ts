@@ -8,8 +8,16 @@ import {
   type Inbox,
   oldestHandledLetterSeconds,
   PROCESSED_MESSAGES,
+  readProblems,
 } from '@oncebox/inbox';
-import { createMetrics, deadLetterSamples, keepReading, retentionSample, sagaSamples } from '@oncebox/metrics';
+import {
+  createMetrics,
+  deadLetterSamples,
+  keepReading,
+  problemSamples,
+  retentionSample,
+  sagaSamples,
+} from '@oncebox/metrics';
 import { assertSuitable, createPool, oldestSeconds, parseDatabaseUrl } from '@oncebox/mysql';
 import { connectBroker, startConsumer, startResponder } from '@oncebox/rabbitmq';
 import { countSagas, forgetSagas, SAGAS, watchTimeouts } from '@oncebox/saga';
@@ -108,7 +116,14 @@ await run({ logger }, async (stopping) => {
       );
       // Kept for ever, they are never overdue.
       const handled = letterHours === 0 ? null : await oldestHandledLetterSeconds(db);
-      return [...letters, ...sagas, ...kept, retentionSample(schema, 'dead_letters', handled, letterHours)];
+      const problems = problemSamples(schema, await readProblems(db));
+      return [
+        ...letters,
+        ...sagas,
+        ...problems,
+        ...kept,
+        retentionSample(schema, 'dead_letters', handled, letterHours),
+      ];
     },
   });
 

@@ -1,4 +1,4 @@
-import { COMMANDS_EXCHANGE, type Contract, versionsOf } from '@oncebox/message';
+import { type Binding, COMMANDS_EXCHANGE, EVENTS_EXCHANGE, versionsOf } from '@oncebox/message';
 import { InboxError } from './errors.ts';
 import type { Handling } from './handling.ts';
 
@@ -40,12 +40,16 @@ export type WhenDead = 'hold' | 'continue';
 
 export interface Consumer {
   readonly name: string;
-  /** What its queue must be bound for on the exchange of events. */
+  /** What its queue must be bound for, and the type that comes by it. */
+  readonly bindings: readonly (Binding & { readonly type: string })[];
+  /** The keys of those on the exchange of events. */
   readonly routingKeys: readonly string[];
   /** The same on the exchange of commands: it is the only consumer with these keys. */
   readonly commandKeys: readonly string[];
   /** What it handles, in whichever version. */
   readonly types: readonly string[];
+  /** The versions of each that it reads. */
+  readonly versions: Readonly<Record<string, readonly number[]>>;
   /** Of these, those of which it takes history. */
   readonly replayedTypes: readonly string[];
   readonly retryDelaysMs: readonly number[];
@@ -107,18 +111,21 @@ export function defineConsumer({
       handlings.set(key, handling);
     }
   }
-  const keysOn = (isWanted: (contract: Contract) => boolean): string[] => [
-    ...new Set(handlers.map(({ contract }) => contract).flatMap((each) => (isWanted(each) ? each.routingKey : []))),
+  const bindings = bindingsOf(handlers);
+  const keysOn = (wanted: string): string[] => [
+    ...new Set(bindings.flatMap(({ exchange, routingKey }) => (exchange === wanted ? routingKey : []))),
   ];
-  const commandKeys = keysOn(({ exchange }) => exchange === COMMANDS_EXCHANGE);
+  const commandKeys = keysOn(COMMANDS_EXCHANGE);
   // A second consumer of a command would do it twice: the owner's name is in the key, and the queue of that name is one.
   const foreign = commandKeys.find((key) => !key.startsWith(`${name}.`));
   if (foreign !== undefined) refuse(`the command ${foreign} belongs to the consumer that its key begins with`);
   return {
     name,
-    routingKeys: keysOn(({ exchange }) => exchange !== COMMANDS_EXCHANGE),
+    bindings,
+    routingKeys: keysOn(EVENTS_EXCHANGE),
     commandKeys,
     types: typesOf(handlers),
+    versions: versionsIn(handlers),
     replayedTypes: typesOf(handlers.filter(({ replays }) => replays)),
     retryDelaysMs,
     deadlineMs,
@@ -131,3 +138,17 @@ export function defineConsumer({
 const typesOf = (handlers: readonly Handling[]): string[] => [
   ...new Set(handlers.map(({ contract }) => contract.type)),
 ];
+
+/** One for each type, exchange and key, however many versions have a handler of their own. */
+function bindingsOf(handlers: readonly Handling[]): Consumer['bindings'] {
+  const bindings = handlers.map(({ contract: { type, exchange, routingKey } }) => ({ type, exchange, routingKey }));
+  return [...new Map(bindings.map((binding) => [JSON.stringify(binding), binding])).values()];
+}
+
+function versionsIn(handlers: readonly Handling[]): Consumer['versions'] {
+  const contracts = handlers.flatMap(({ contract }) => versionsOf(contract));
+  const byType = Map.groupBy(contracts, ({ type }) => type);
+  return Object.fromEntries(
+    Array.from(byType, ([type, found]) => [type, found.map(({ version }) => version).toSorted((a, b) => a - b)]),
+  );
+}

@@ -3,6 +3,7 @@ import { NON_RETRYABLE } from '@oncebox/message';
 /** Stable codes of this package; each has a line in docs/errors.md. */
 export type InboxErrorCode =
   | 'ONCEBOX_INVALID_CONSUMER'
+  | 'ONCEBOX_NO_IDENTITY'
   | 'ONCEBOX_HANDLER_DEADLINE'
   | 'ONCEBOX_HANDLER_CRASHED'
   | 'ONCEBOX_PAYLOAD_UNAVAILABLE'

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import type { Inbox, Received } from '@oncebox/message';
+import type { Inbox, Received, Verdict } from '@oncebox/message';
 import { assertSuitable, isUnavailable, type Pool, transaction } from '@oncebox/mysql';
 import { handleAlone } from './alone.ts';
 import type { Consumer } from './consumer.ts';
@@ -12,6 +12,9 @@ import { record } from './record.ts';
 import { register } from './registration.ts';
 import { signal } from './signals.ts';
 import { handleTogether } from './together.ts';
+import { explainUnknown } from './unknown.ts';
+import { unavailable } from './verdicts.ts';
+import { presenceOf } from './workers.ts';
 
 /** Thrown through a transaction to roll it back. */
 const ROLLBACK = Symbol('rollback');
@@ -22,7 +25,7 @@ const ROLLBACK = Symbol('rollback');
  * database. History that its handlers do not take is acknowledged without effect. Calls that come together may share a transaction; each has its answer when that is committed.
  */
 export function createInbox(pool: Pool, consumer: Consumer): Inbox {
-  const { name, routingKeys, commandKeys, retryDelaysMs, batch, ordered } = consumer;
+  const { name, bindings, retryDelaysMs, batch, ordered } = consumer;
 
   /** Writes and rolls back, which a server that answers but takes no writes refuses. */
   async function probe(): Promise<void> {
@@ -45,6 +48,16 @@ export function createInbox(pool: Pool, consumer: Consumer): Inbox {
   const isUnwanted = ({ type, version, replayed }: Received): boolean =>
     replayed === true && consumer.handlingOf(type, version)?.replays === false;
 
+  /** An ordered consumer does this where it holds the message. */
+  async function explain(received: Received, error: Error): Promise<Verdict> {
+    try {
+      const failure = { kind: 'retry', error } as const;
+      return await transaction(pool, (tx) => explainUnknown(tx, name, failure, received), { timeoutMs: 10_000 });
+    } catch (unanswered) {
+      return isUnavailable(unanswered) || (await isAway()) ? unavailable(unanswered) : { kind: 'retry', error };
+    }
+  }
+
   async function timed<T>(messages: number, work: Promise<T>): Promise<T> {
     const began = performance.now();
     try {
@@ -62,16 +75,21 @@ export function createInbox(pool: Pool, consumer: Consumer): Inbox {
       : inLanes(batch, (messages) => timed(messages.length, together(messages)), ordered !== undefined);
   return {
     name,
-    routingKeys,
-    commandKeys,
+    bindings,
     retryDelaysMs,
     probe,
+    presence: presenceOf(pool, consumer),
     async register() {
       await register(pool, consumer);
       if (ordered !== undefined) await awaken(pool, name);
     },
     deadLetters: ordered === undefined ? deadLetters(pool, name) : heldLetters(pool, name),
     ...(ordered === undefined ? {} : { ordered: { handleHeld: handleHeld(pool, consumer, ordered.whenDead, isAway) } }),
-    process: (received) => (isUnwanted(received) ? Promise.resolve({ kind: 'skipped' }) : handle(received)),
+    async process(received) {
+      if (isUnwanted(received)) return { kind: 'skipped' };
+      const verdict = await handle(received);
+      const isUnknown = verdict.kind === 'retry' && consumer.handlingOf(received.type, received.version) === undefined;
+      return isUnknown && ordered === undefined ? await explain(received, verdict.error) : verdict;
+    },
   };
 }

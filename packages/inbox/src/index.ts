@@ -1,4 +1,4 @@
-export type { Inbox } from '@oncebox/message';
+export { type Inbox, PROBLEM_CODES } from '@oncebox/message';
 export { type Consumer, type ConsumerDefinition, defineConsumer, type WhenDead } from './consumer.ts';
 export {
   type EraseOutcome,
@@ -22,6 +22,14 @@ export {
   readHandled,
   readRegistrations,
 } from './inspect.ts';
+export {
+  forgetBinding,
+  forgetConsumer,
+  type KnownBinding,
+  type KnownConsumer,
+  readConsumer,
+} from './names.ts';
+export { type ConsumerProblem, readProblems, readWorkers } from './problems.ts';
 export {
   type DeadLetter,
   type DeadLetterFilter,

@@ -5,6 +5,10 @@ import type { Consumer } from './consumer.ts';
 export interface Failure {
   readonly kind: 'retry' | 'dead';
   readonly error: Error;
+  /** This worker has no handler for the message: `explainUnknown` says what it is to its consumer. */
+  readonly unknown?: boolean;
+  /** Another worker of the consumer has one, and no attempt has failed. */
+  readonly elsewhere?: boolean;
 }
 
 /** What an error in a handler, or in what prepares its work, comes to. */
@@ -16,6 +20,7 @@ export const failed = (thrown: unknown): Failure => ({
 /** Later rather than never: during a deployment the next worker may know it. */
 export const unknownMessage = ({ name, types }: Consumer, { type, version }: Received): Failure => ({
   kind: 'retry',
+  unknown: true,
   error: new MessageError(
     'ONCEBOX_UNKNOWN_MESSAGE',
     types.includes(type)

@@ -8,7 +8,9 @@ export type MessageErrorCode =
   | 'ONCEBOX_MESSAGE_TOO_LARGE'
   | 'ONCEBOX_INVALID_HEADERS'
   | 'ONCEBOX_MALFORMED_MESSAGE'
-  | 'ONCEBOX_UNKNOWN_MESSAGE';
+  | 'ONCEBOX_UNKNOWN_MESSAGE'
+  | 'ONCEBOX_HANDLED_ELSEWHERE'
+  | 'ONCEBOX_TYPE_REMOVED';
 
 export interface Issue {
   /** Where in the payload, as `a.b.0`; empty for the payload itself. */

@@ -7,10 +7,8 @@ import type { Received, Verdict } from './wire.ts';
 export interface Inbox {
   /** The consumer's name, and that of its queue. */
   readonly name: string;
-  /** What its queue must be bound for on the exchange of events. */
-  readonly routingKeys: readonly string[];
-  /** The same on the exchange of commands, for a consumer that owns commands. */
-  readonly commandKeys?: readonly string[];
+  /** What its queue must be bound for. */
+  readonly bindings: readonly Binding[];
   /** Milliseconds before each further attempt; after the last one a message is dead. */
   readonly retryDelaysMs: readonly number[];
   /** Set for a consumer that handles each key in order: it has several queues, and keeps what failed in its own store. */
@@ -29,7 +27,47 @@ export interface Inbox {
   register(): Promise<void>;
   /** Without it, what is given up stays in the dead queue. */
   readonly deadLetters?: DeadLetters;
+  /** Without it, nobody notices who else uses the consumer's name. */
+  readonly presence?: Presence;
 }
+
+/** A key on an exchange. */
+export interface Binding {
+  readonly exchange: string;
+  readonly routingKey: string;
+}
+
+/** What a worker and the others that use its consumer's name know of each other. */
+export interface Presence {
+  /** Who the service is, the same for ever: what the consumer's name belongs to at the broker. */
+  owner(): Promise<string>;
+  /**
+   * Writes down that this worker is alive; to be called every few seconds.
+   *
+   * @param refused whether the name belongs to another service, and nothing is consumed.
+   * @returns what is wrong with the consumer's name and bindings now.
+   */
+  announce(refused: boolean): Promise<readonly Problem[]>;
+  /** The worker is gone, as far as the others are concerned. */
+  leave(): Promise<void>;
+}
+
+export interface Problem {
+  /** Stable; each has a line in docs/errors.md. */
+  readonly code: ProblemCode;
+  /** Without personal data. */
+  readonly what: string;
+  /** What mends it, or shows more. */
+  readonly command: string;
+}
+
+export const PROBLEM_CODES = [
+  'ONCEBOX_CONSUMER_NAME_TAKEN',
+  'ONCEBOX_WORKERS_DIFFER',
+  'ONCEBOX_BINDING_UNHANDLED',
+  'ONCEBOX_CONSUMER_GONE',
+] as const;
+export type ProblemCode = (typeof PROBLEM_CODES)[number];
 
 export interface HeldOutcome {
   /** Absent where what holds the key could not be read. */

@@ -18,6 +18,7 @@ export {
   nextVersion,
   versionsOf,
 } from './contract.ts';
+export { delayElsewhere } from './elsewhere.ts';
 export { MessageError, type MessageErrorCode } from './errors.ts';
 export {
   classOf,
@@ -29,14 +30,28 @@ export {
   reasonOf,
   ThrownError,
 } from './failure.ts';
-export type { DeadLetter, DeadLetters, DeadMessage, HeldOutcome, Inbox, SendAgain } from './inbox.ts';
+export {
+  type Binding,
+  type DeadLetter,
+  type DeadLetters,
+  type DeadMessage,
+  type HeldOutcome,
+  type Inbox,
+  PROBLEM_CODES,
+  type Presence,
+  type Problem,
+  type ProblemCode,
+  type SendAgain,
+} from './inbox.ts';
 export { fitsShortString, isExact, isVersion, utf8TextOf } from './limits.ts';
 export {
   COMMANDS_EXCHANGE,
   deadQueue,
   EVENTS_EXCHANGE,
   LOG,
+  orderedExchanges,
   orderedQueues,
+  ownerExchange,
   PARTITION_HEADER,
   PARTITIONS,
   REPLAY_HEADER,

@@ -34,5 +34,11 @@ const ORDERED_QUEUES = 4;
 export const orderedQueues = (consumer: string): string[] =>
   Array.from({ length: ORDERED_QUEUES }, (_, index) => `${consumer}.${index}`);
 
+/** The exchanges of an ordered consumer: one divides its messages by their partition, the other has those without one. */
+export const orderedExchanges = (consumer: string) => ({ divided: consumer, rest: `${consumer}.rest` }) as const;
+
+/** The exchange that says whose the consumer's name is. Nothing is published to it. */
+export const ownerExchange = (consumer: string): string => `${consumer}.owner`;
+
 /** Where messages go that the consumer has given up on. */
 export const deadQueue = (consumer: string): string => `${consumer}.dead`;

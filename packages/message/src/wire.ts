@@ -159,4 +159,9 @@ export function fromWire({ content, properties, routingKey }: Delivery): Receive
 export type Verdict =
   | { readonly kind: 'handled' | 'duplicate' | 'skipped' }
   | { readonly kind: 'held'; readonly failure?: Error; readonly dead?: boolean }
-  | { readonly kind: 'retry' | 'dead' | 'unavailable'; readonly error: Error };
+  | {
+      readonly kind: 'retry' | 'dead' | 'unavailable';
+      readonly error: Error;
+      /** Of a retry: another worker of the consumer handles such messages, and no attempt has failed. */
+      readonly elsewhere?: boolean;
+    };

@@ -23,6 +23,10 @@ const GAUGES = {
     labels: ['schema', 'consumer', 'state'],
   },
   oncebox_dead_letters_capped: { help: '1 while there are more dead letters than were counted.', labels: ['schema'] },
+  oncebox_problems: {
+    help: "What is wrong with consumers' names and bindings, by code; oncebox status says more.",
+    labels: ['schema', 'code'],
+  },
   oncebox_sagas: {
     help: 'Sagas by name and state: running, stuck, completed, compensated. At least so many while capped.',
     labels: ['schema', 'saga', 'state'],

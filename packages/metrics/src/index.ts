@@ -3,4 +3,11 @@ export type { Sample } from './gauges.ts';
 export { createMetrics, type Metrics } from './metrics.ts';
 export { keepReading, type Reading, type ReadingOptions } from './reading.ts';
 export type { Requests } from './requests.ts';
-export { deadLetterSamples, outboxSamples, rebuildSamples, retentionSample, sagaSamples } from './samples.ts';
+export {
+  deadLetterSamples,
+  outboxSamples,
+  problemSamples,
+  rebuildSamples,
+  retentionSample,
+  sagaSamples,
+} from './samples.ts';

@@ -1,5 +1,5 @@
 import type { readRebuilds } from '@oncebox/event-store';
-import type { DeadLetterCounts } from '@oncebox/inbox';
+import { type ConsumerProblem, type DeadLetterCounts, PROBLEM_CODES } from '@oncebox/inbox';
 import type { OutboxReading } from '@oncebox/outbox';
 import type { countSagas } from '@oncebox/saga';
 import type { Sample } from './gauges.ts';
@@ -61,6 +61,14 @@ export const deadLetterSamples = (schema: string, { consumers, capped }: DeadLet
   ),
   { gauge: 'oncebox_dead_letters_capped', labels: { schema }, value: capped ? 1 : 0 },
 ];
+
+/** A series for each code, 0 too, so that an alert resolves. */
+export const problemSamples = (schema: string, problems: readonly ConsumerProblem[]): Sample[] =>
+  PROBLEM_CODES.map((code) => ({
+    gauge: 'oncebox_problems',
+    labels: { schema, code },
+    value: problems.filter((problem) => problem.code === code).length,
+  }));
 
 export function sagaSamples(schema: string, { sagas, capped }: Awaited<ReturnType<typeof countSagas>>): Sample[] {
   const counted = sagas.flatMap(({ name, state, count, oldestSeconds }): Sample[] => {

@@ -3,11 +3,12 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { type Inbox, orderedQueues } from '@oncebox/message';
 import type { Broker } from './broker.ts';
 import { drainDeadQueue } from './drain.ts';
-import { reasonOf } from './errors.ts';
+import { BrokerError, reasonOf } from './errors.ts';
 import { handleHeldMessages } from './held.ts';
 import type { Logger } from './logger.ts';
 import { openOrderedSession } from './ordered-session.ts';
 import { persist } from './persist.ts';
+import { holdName } from './presence.ts';
 import { replayDeadLetters } from './replay.ts';
 import { openSession, type Session } from './session.ts';
 
@@ -55,8 +56,9 @@ export function startConsumer({
   deliveryLimit = 20,
   replayPollMs = 1_000,
 }: ConsumerOptions): Consumer {
-  const { name, deadLetters } = inbox;
+  const { name, deadLetters, presence } = inbox;
   const stop = new AbortController();
+  const holding = presence && holdName({ name, presence, logger, stop: stop.signal });
   const stopped = once(stop.signal, 'abort');
   const sessions = new Map<string, Session>(); // by queue
   const queues = inbox.ordered === undefined ? [name] : orderedQueues(name);
@@ -83,6 +85,8 @@ export function startConsumer({
     while (!broker.sender.ready && !stop.signal.aborted) await delay(50);
     const connection = await Promise.race([broker.consuming.connected(), stopped.then(() => undefined)]);
     if (connection === undefined) return;
+    // Before anything is declared: under a name that is another service's, its messages would come here.
+    await holding?.claim(connection);
     const session =
       inbox.ordered === undefined
         ? await openSession(connection, broker.sender, {
@@ -104,6 +108,8 @@ export function startConsumer({
     if (failure !== undefined) throw failure;
   };
   const warn = (error: unknown): void => {
+    // In the log already, with what mends it and at intervals that grow.
+    if (error instanceof BrokerError && error.code === 'ONCEBOX_CONSUMER_NAME_TAKEN') return;
     logger.warn({ consumer: name }, `not consuming: ${error instanceof Error ? error.message : reasonOf(error)}`);
   };
   const parts =
@@ -120,7 +126,9 @@ export function startConsumer({
     // While nothing is consumed there is an outage, which whoever waits for its end logs.
     const isReady = () => isConsuming() && broker.sender.ready;
     parts.push(
-      drainDeadQueue({ ...shared, deliveryLimit, consuming: broker.consuming }),
+      Promise.race([holding?.held, stopped]).then(() =>
+        drainDeadQueue({ ...shared, deliveryLimit, consuming: broker.consuming }),
+      ),
       replayDeadLetters({ ...shared, sender: broker.sender, isReady, everyMs: replayPollMs }),
     );
   }
@@ -134,6 +142,7 @@ export function startConsumer({
       stop.abort();
       await Promise.all([...sessions.values()].map((session) => session.finish()));
       await Promise.all(parts);
+      await holding?.leave();
     },
   };
 }

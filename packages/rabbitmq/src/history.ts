@@ -1,13 +1,12 @@
-import { setTimeout as delay } from 'node:timers/promises';
 import { orderedQueues, PARTITION_HEADER, REPLAY_HEADER } from '@oncebox/message';
 import type { ChannelModel } from 'amqplib';
 import { openChannel } from './channel.ts';
 import { openConfirmingChannel, type Sending } from './confirms.ts';
+import { connectOnce } from './connect-once.ts';
 import { copyOf, type Delivered } from './copies.ts';
 import { BrokerError } from './errors.ts';
 import { type Kept, readLog } from './log-reader.ts';
 import type { Logger } from './logger.ts';
-import { superviseConnection } from './supervisor.ts';
 
 /** The log, and the way from there to one consumer. Over one connection: when that breaks, all of it fails. */
 export interface History {
@@ -33,18 +32,14 @@ export interface HistoryOptions {
   readonly logger: Logger;
 }
 
-const CONNECT_MS = 10_000;
 const CONFIRM_MS = 10_000;
 const WINDOW = 500;
 
 /** @throws BrokerError ONCEBOX_INVALID_BROKER_URL; ONCEBOX_BROKER_AWAY when no broker answers within 10 s. */
 export async function openHistory({ urls, consumer, ordered, logger }: HistoryOptions): Promise<History> {
-  const supervisor = superviseConnection({ urls, name: `replay to ${consumer}`, logger });
+  const { supervisor, connection } = await connectOnce({ urls, name: `replay to ${consumer}`, logger });
   const queues = ordered ? orderedQueues(consumer) : [consumer];
   try {
-    const connection = await Promise.race([supervisor.connected(), delay(CONNECT_MS, undefined, { ref: false })]);
-    if (connection === undefined)
-      throw new BrokerError('ONCEBOX_BROKER_AWAY', `No broker has answered within ${CONNECT_MS} ms`);
     const sender = await openConfirmingChannel(connection, {
       window: WINDOW,
       confirmTimeoutMs: CONFIRM_MS,

@@ -5,6 +5,7 @@ export { BrokerError, type BrokerErrorCode } from './errors.ts';
 export { type History, type HistoryOptions, openHistory } from './history.ts';
 export type { Kept } from './log-reader.ts';
 export type { Logger } from './logger.ts';
+export { type NamedConsumer, type Names, openNames, type QueueDepth } from './names.ts';
 export { createPublisher, type Publisher, type PublisherOptions } from './publisher.ts';
 export {
   type Answered,

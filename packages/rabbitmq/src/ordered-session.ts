@@ -143,7 +143,7 @@ export async function openOrderedSession(
   }
 
   try {
-    await declareOrderedConsumer(channel, inbox);
+    await declareOrderedConsumer(connection, channel, inbox);
     await inbox.register();
     await channel.prefetch(PREFETCH);
     await channel.consume(queue, take);

@@ -17,7 +17,7 @@ import {
 import type { ChannelModel, ConsumeMessage } from 'amqplib';
 import { openAcks } from './acks.ts';
 import { openChannel } from './channel.ts';
-import { copyTo, failedAttempts, originalRoutingKey } from './copies.ts';
+import { copyTo, failedAttempts, nextAttempt, originalRoutingKey } from './copies.ts';
 import { watchDepth } from './depth.ts';
 import { fetchOne } from './fetch-one.ts';
 import type { Logger } from './logger.ts';
@@ -84,7 +84,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
   let finishing: Promise<void> | undefined;
 
   try {
-    await declareConsumer(channel, { ...inbox, deliveryLimit });
+    await declareConsumer(connection, channel, { ...inbox, deliveryLimit });
     // Not before: who is registered is expected to have handled all that was published since.
     await inbox.register();
   } catch (error) {
@@ -149,8 +149,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     if (!('error' in verdict)) return ack(message, verdict.kind);
     if (verdict.kind === 'unavailable') return acks.giveBack(message); // finishing during an outage
     const { error } = verdict;
-    const attempts = failedAttempts(message) + 1;
-    const retryInMs = verdict.kind === 'retry' ? retryDelaysMs[attempts - 1] : undefined;
+    const { attempts, retryInMs } = nextAttempt(message, verdict, retryDelaysMs);
     const queue = retryInMs === undefined ? deadQueue(name) : retryQueue(name, retryInMs);
     const fields = { consumer: name, ...idsOf(message), attempts, error: classOf(error), at: whereOf(error) };
     if (retryInMs === undefined) logger.error(fields, `handling failed for good; the message goes to ${queue}`);

@@ -1,15 +1,33 @@
 import {
+  type Binding,
   COMMANDS_EXCHANGE,
   deadQueue,
   EVENTS_EXCHANGE,
   LOG,
+  orderedExchanges,
   orderedQueues,
   PARTITION_HEADER,
   PARTITIONS,
   retryQueue,
 } from '@oncebox/message';
-import type { Channel } from 'amqplib';
+import type { Channel, ChannelModel } from 'amqplib';
 import { BrokerError } from './errors.ts';
+import { declareContractExchange } from './exchange.ts';
+
+/**
+ * The exchanges that a consumer binds to: ours, and those that its contracts name. The relay declares none of the latter, as it knows
+ * no contract: what is required waits until a queue is bound.
+ *
+ * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH, ONCEBOX_NO_EXCHANGE
+ */
+async function declareBound(connection: ChannelModel, channel: Channel, bindings: readonly Binding[]): Promise<void> {
+  await declareExchanges(channel);
+  for (const exchange of new Set(bindings.map((binding) => binding.exchange))) {
+    if (exchange !== EVENTS_EXCHANGE && exchange !== COMMANDS_EXCHANGE) {
+      await declareContractExchange(connection, exchange);
+    }
+  }
+}
 
 /** Declares the exchanges of events and of commands. Publisher and consumers both do, so that either may start first. */
 export async function declareExchanges(channel: Channel): Promise<void> {
@@ -21,8 +39,7 @@ export async function declareExchanges(channel: Channel): Promise<void> {
 export interface ConsumerTopology {
   /** Name of the consumer and of its queue. */
   readonly name: string;
-  readonly routingKeys: readonly string[];
-  readonly commandKeys?: readonly string[];
+  readonly bindings: readonly Binding[];
   readonly retryDelaysMs: readonly number[];
   /** How often the broker delivers a message that is never settled (crashes) before it goes to the dead queue. */
   readonly deliveryLimit: number;
@@ -31,11 +48,16 @@ export interface ConsumerTopology {
 /**
  * Declares a consumer's queues, then binds: a message that is routed from the first moment on must find all it may need.
  *
- * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH
+ * @param connection for channels of their own, where the broker may refuse and the consumer go on.
+ * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH, ONCEBOX_NO_EXCHANGE
  */
-export async function declareConsumer(channel: Channel, topology: ConsumerTopology): Promise<void> {
-  const { name, routingKeys, commandKeys = [], retryDelaysMs, deliveryLimit } = topology;
-  await declareExchanges(channel);
+export async function declareConsumer(
+  connection: ChannelModel,
+  channel: Channel,
+  topology: ConsumerTopology,
+): Promise<void> {
+  const { name, bindings, retryDelaysMs, deliveryLimit } = topology;
+  await declareBound(connection, channel, bindings);
   await declareDeadQueue(channel, name);
   for (const delay of retryDelaysMs) {
     await declareQueue(channel, retryQueue(name, delay), {
@@ -45,8 +67,7 @@ export async function declareConsumer(channel: Channel, topology: ConsumerTopolo
     });
   }
   await declareQueue(channel, name, { ...deadLettersTo(deadQueue(name)), 'x-delivery-limit': deliveryLimit });
-  for (const key of routingKeys) await channel.bindQueue(name, EVENTS_EXCHANGE, key);
-  for (const key of commandKeys) await channel.bindQueue(name, COMMANDS_EXCHANGE, key);
+  for (const { exchange, routingKey } of bindings) await channel.bindQueue(name, exchange, routingKey);
 }
 
 /**
@@ -55,20 +76,21 @@ export async function declareConsumer(channel: Channel, topology: ConsumerTopolo
  * ours sends, go to the first queue by the alternate exchange, or they would be lost: the relay takes a message for routed that
  * reaches any exchange. There are no retry queues, as a message that went by one would be overtaken.
  *
- * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH
+ * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH, ONCEBOX_NO_EXCHANGE
  */
 export async function declareOrderedConsumer(
+  connection: ChannelModel,
   channel: Channel,
-  { name, routingKeys, commandKeys = [] }: Pick<ConsumerTopology, 'name' | 'routingKeys' | 'commandKeys'>,
+  { name, bindings }: Pick<ConsumerTopology, 'name' | 'bindings'>,
 ): Promise<void> {
   const queues = orderedQueues(name);
-  const rest = `${name}.rest`;
-  await declareExchanges(channel);
+  const { divided, rest } = orderedExchanges(name);
+  await declareBound(connection, channel, bindings);
   await declareDeadQueue(channel, name);
   await explained(`exchange ${rest}`, channel.assertExchange(rest, 'fanout', { durable: true }));
   await explained(
-    `exchange ${name}`,
-    channel.assertExchange(name, 'headers', { durable: true, alternateExchange: rest }),
+    `exchange ${divided}`,
+    channel.assertExchange(divided, 'headers', { durable: true, alternateExchange: rest }),
   );
   for (const queue of queues) {
     await declareQueue(channel, queue, {
@@ -80,10 +102,9 @@ export async function declareOrderedConsumer(
   await channel.bindQueue(queues[0] ?? name, rest, '');
   for (let partition = 0; partition < PARTITIONS; partition++) {
     const queue = queues[partition % queues.length] ?? name;
-    await channel.bindQueue(queue, name, '', { 'x-match': 'all', [PARTITION_HEADER]: String(partition) });
+    await channel.bindQueue(queue, divided, '', { 'x-match': 'all', [PARTITION_HEADER]: String(partition) });
   }
-  for (const key of routingKeys) await channel.bindExchange(name, EVENTS_EXCHANGE, key);
-  for (const key of commandKeys) await channel.bindExchange(name, COMMANDS_EXCHANGE, key);
+  for (const { exchange, routingKey } of bindings) await channel.bindExchange(divided, exchange, routingKey);
 }
 
 /**

@@ -1,0 +1,190 @@
+import { forgetBinding, forgetConsumer, type KnownConsumer, readConsumer, readWorkers } from '@oncebox/inbox';
+import { type NamedConsumer, type Names, openNames } from '@oncebox/rabbitmq';
+import { amqpUrls, loadConfig } from '@oncebox/service';
+import { z } from 'zod';
+import { readArguments } from './arguments.ts';
+import { type Command, UsageError } from './command.ts';
+import { SOURCE_HELP, SOURCE_OPTIONS, type Source, type SourceOptions, withSources } from './sources.ts';
+import { table } from './table.ts';
+
+const HELP = `Usage: oncebox consumers list [--json]
+       oncebox consumers unbind CONSUMER TYPE
+       oncebox consumers remove CONSUMER [--force]
+       oncebox consumers take CONSUMER [--force]
+
+list    the workers of each consumer, and what they handle
+unbind  removes from the consumer's queue the bindings of a type that no worker of it handles any more. Do it when neither an old release
+        nor a rollback is to handle the type: its messages come no longer
+remove  deletes the queues of a consumer that has no worker any more, and what is registered of it. What is in them is lost, so it refuses
+        while there is anything, unless --force is given. Dead letters, and the memory of what it has handled, stay in the schema
+take    gives the consumer's name at the broker to the service of this schema, from the service that has it. Stop that one first: while
+        somebody consumes the queue it refuses, unless --force is given
+
+  --force               remove with what is in the queues; take while somebody consumes
+${SOURCE_HELP}
+  AMQP_URL              the broker, as a user who may configure the consumer's queues and exchanges: the worker's may
+
+JSON of list: { workers: [{ schema, consumer, place, state, handles: [] }] }
+Exit codes: 0 done, 1 failed or refused, 2 called wrongly.`;
+
+export const consumersCommand: Command = { summary: "consumers' workers, names and bindings", help: HELP, run };
+
+const OPTIONS = { ...SOURCE_OPTIONS, force: { type: 'boolean', default: false } } as const;
+
+async function run(args: readonly string[]): Promise<number> {
+  const { values, positionals } = readArguments(args, OPTIONS);
+  const [action, consumer, type, ...rest] = positionals;
+  if (rest.length > 0) throw new UsageError(`unexpected argument "${rest[0]}"`);
+  if (action === 'list' && consumer === undefined) return await list(values, values.json);
+  if (consumer === undefined) throw new UsageError('say what to do, and for which consumer');
+  if (action === 'unbind' && type !== undefined) {
+    return await change(values, consumer, (known) => unbind(known, type));
+  }
+  if (type !== undefined) throw new UsageError(`unexpected argument "${type}"`);
+  if (action === 'remove') return await change(values, consumer, remove);
+  if (action === 'take') return await change(values, consumer, take);
+  throw new UsageError(`there is no "consumers ${action}"`);
+}
+
+async function list(options: SourceOptions, asJson: boolean): Promise<number> {
+  return await withSources(options, ['services'], async ({ services }) => {
+    const found = await Promise.all(
+      services.map(async ({ schema, pool }) =>
+        (await readWorkers(pool)).map(({ consumer, place, isLive, isRefused, definition }) => {
+          const state = !isLive ? 'gone' : isRefused ? 'refused' : 'consuming';
+          const handles = Object.entries(definition.versions).flatMap(([type, versions]) =>
+            versions.map((version) => `${type} v${version}`),
+          );
+          return { schema, consumer, place, state, handles };
+        }),
+      ),
+    );
+    const workers = found.flat();
+    if (asJson) console.log(JSON.stringify({ workers }));
+    else {
+      const rows = workers.map(({ schema, consumer, place, state, handles }) => {
+        return [schema, consumer, place, state, handles.join(', ')];
+      });
+      console.log(table([['SCHEMA', 'CONSUMER', 'WORKER', 'STATE', 'HANDLES'], ...rows]));
+    }
+    return 0;
+  });
+}
+
+interface Known {
+  readonly consumer: KnownConsumer & NamedConsumer;
+  readonly source: Source;
+  readonly names: Names;
+  readonly force: boolean;
+}
+
+/** Runs one action on a consumer that one schema knows, connected to the broker. */
+async function change(
+  options: SourceOptions & { readonly force: boolean },
+  name: string,
+  action: (known: Known) => Promise<number>,
+): Promise<number> {
+  return await withSources(options, ['services'], async ({ services }) => {
+    const all = await Promise.all(
+      services.map(async (source) => ({ source, consumer: { ...(await readConsumer(source.pool, name)), name } })),
+    );
+    // A name may be taken before its worker has ever run; in one schema, or whose it is would be a guess.
+    const found = all.filter(({ consumer }) => consumer.isKnown || (action === take && all.length === 1));
+    const [first, second] = found;
+    const schemas = (found.length === 0 ? all : found).map(({ source }) => source.schema);
+    if (first === undefined) return refuse(`no consumer ${name} is known in ${schemas.join(', ')}`);
+    if (second !== undefined) {
+      throw new UsageError(`${name} is a consumer in ${schemas.join(', ')}: say which with --schema`);
+    }
+    const { AMQP_URL: urls } = loadConfig(z.object({ AMQP_URL: amqpUrls() }));
+    const names = await openNames({ urls, logger });
+    try {
+      return await action({ ...first, names, force: options.force });
+    } finally {
+      await names.close();
+    }
+  });
+}
+
+const tell = (_fields: object, text: string): void => console.error(text);
+const logger = { info: () => undefined, warn: tell, error: tell };
+
+function refuse(why: string): number {
+  console.error(`oncebox consumers: ${why}`);
+  return 1;
+}
+
+const isOthers = async ({ consumer, names }: Known): Promise<boolean> =>
+  (await names.claim(consumer.name, consumer.owner)) === 'refused';
+
+async function unbind(known: Known, type: string): Promise<number> {
+  const { consumer, source, names } = known;
+  const { name, bindings, live } = consumer;
+  const ofType = bindings.filter((binding) => binding.type === type);
+  const unwanted = ofType.filter(({ wanted }) => !wanted);
+  if (ofType.length === 0) return refuse(`no worker has written down that ${name} is bound for ${type}`);
+  if (unwanted.length === 0) {
+    const where = live.length === 0 ? 'its last worker did' : live.join(', ');
+    return refuse(`nothing is unbound, because ${name} handles ${type} (${where}) and would bind it again`);
+  }
+  if (await isOthers(known)) return refuse(`the name ${name} belongs to another service: its bindings are left alone`);
+  for (const binding of unwanted) {
+    const { exchange, routingKey } = binding;
+    const isShared = bindings.some(
+      (each) => each.wanted && each.exchange === exchange && each.routingKey === routingKey,
+    );
+    if (!isShared) await names.unbind(consumer, binding);
+    await forgetBinding(source.pool, name, binding);
+    console.log(
+      isShared
+        ? `${name} stays bound to ${exchange} with ${routingKey}, by which another type of it comes; ${type} is forgotten`
+        : `${name} is no longer bound to ${exchange} with ${routingKey}`,
+    );
+  }
+  return 0;
+}
+
+async function remove(known: Known): Promise<number> {
+  const { consumer, source, names, force } = known;
+  const { name, live } = consumer;
+  if (live.length > 0) return refuse(`${name} has workers (${live.join(', ')}): stop them first`);
+  if (await isOthers(known)) {
+    await forgetConsumer(source.pool, name);
+    console.log(`${name} is forgotten in ${source.schema}. Its queues belong to another service, and are left alone`);
+    return 0;
+  }
+  const depths = await names.depths(consumer);
+  const filled = depths.filter(({ messages }) => messages > 0).map(({ queue, messages }) => `${messages} in ${queue}`);
+  if (filled.length > 0 && !force) {
+    return refuse(
+      `nothing is removed, because messages would be lost (${filled.join(', ')}): --force removes them too`,
+    );
+  }
+  await names.remove(consumer);
+  await forgetConsumer(source.pool, name);
+  const queues = depths.map(({ queue }) => queue).join(', ');
+  console.log(`${name} is removed${queues === '' ? '' : `, with the queues ${queues}`}`);
+  return 0;
+}
+
+async function take({ consumer, names, source, force }: Known): Promise<number> {
+  const { name, owner } = consumer;
+  if ((await names.claim(name, owner)) === 'held') {
+    console.log(`${name} belongs to the service of ${source.schema}`);
+    return 0;
+  }
+  const busy = (await names.depths(consumer)).filter(({ consumers }) => consumers > 0).map(({ queue }) => queue);
+  if (busy.length > 0 && !force) {
+    return refuse(`${name} is not taken, because somebody consumes ${busy.join(', ')}: stop the other service first`);
+  }
+  const taken = await names.take(name, owner);
+  if (taken !== 'held') {
+    return refuse(
+      taken === 'unknown'
+        ? `the user of AMQP_URL may not declare the exchange that marks ${name}`
+        : `${name} was taken by another service in between`,
+    );
+  }
+  console.log(`${name} belongs to the service of ${source.schema} now`);
+  return 0;
+}

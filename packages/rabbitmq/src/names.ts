@@ -1,0 +1,87 @@
+import { type Binding, deadQueue, orderedExchanges, orderedQueues, ownerExchange } from '@oncebox/message';
+import { connectOnce } from './connect-once.ts';
+import { isRefusedAs, onChannelOfItsOwn } from './exchange.ts';
+import type { Logger } from './logger.ts';
+import { claimName } from './presence.ts';
+
+/** A consumer, as what it has at the broker is called. */
+export interface NamedConsumer {
+  readonly name: string;
+  readonly ordered: boolean;
+  /** Those that its worker has written down; the ones that every consumer has are known without. */
+  readonly queues: readonly string[];
+}
+
+export interface QueueDepth {
+  readonly queue: string;
+  readonly messages: number;
+  readonly consumers: number;
+}
+
+/** What a person changes at the broker for a consumer's name. */
+export interface Names {
+  /** Whether the name is this owner's, and makes it so if it is nobody's. */
+  claim(consumer: string, owner: string): Promise<'held' | 'refused' | 'unknown'>;
+  /** Takes the name from its owner, whoever that is. */
+  take(consumer: string, owner: string): Promise<'held' | 'refused' | 'unknown'>;
+  /** Those of its queues that exist. */
+  depths(consumer: NamedConsumer): Promise<readonly QueueDepth[]>;
+  /** What is not bound, or not there, is done. */
+  unbind(consumer: NamedConsumer, binding: Binding): Promise<void>;
+  /** Deletes its queues, with what is in them, and its exchanges. */
+  remove(consumer: NamedConsumer): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** @throws BrokerError ONCEBOX_INVALID_BROKER_URL; ONCEBOX_BROKER_AWAY when no broker answers within 10 s. */
+export async function openNames(options: {
+  readonly urls: readonly string[];
+  readonly logger: Logger;
+}): Promise<Names> {
+  const { supervisor, connection } = await connectOnce({ ...options, name: 'consumer names' });
+
+  /** @returns undefined for what does not exist. */
+  async function ifThere<T>(work: Parameters<typeof onChannelOfItsOwn<T>>[1]): Promise<T | undefined> {
+    try {
+      return await onChannelOfItsOwn(connection, work);
+    } catch (error) {
+      if (isRefusedAs(404, error)) return undefined;
+      throw error;
+    }
+  }
+
+  return {
+    claim: (consumer, owner) => claimName(connection, consumer, owner),
+    async take(consumer, owner) {
+      await ifThere((channel) => channel.deleteExchange(ownerExchange(consumer)));
+      return await claimName(connection, consumer, owner);
+    },
+    async depths(consumer) {
+      const found: QueueDepth[] = [];
+      for (const queue of queuesOf(consumer)) {
+        const there = await ifThere((channel) => channel.checkQueue(queue));
+        if (there !== undefined) found.push({ queue, messages: there.messageCount, consumers: there.consumerCount });
+      }
+      return found;
+    },
+    async unbind({ name, ordered }, { exchange, routingKey }) {
+      await ifThere<unknown>((channel) =>
+        ordered
+          ? channel.unbindExchange(orderedExchanges(name).divided, exchange, routingKey)
+          : channel.unbindQueue(name, exchange, routingKey),
+      );
+    },
+    async remove(consumer) {
+      const { divided, rest } = orderedExchanges(consumer.name);
+      // First what messages come by. An exchange of that name is ours only if the consumer is ordered.
+      const exchanges = [...(consumer.ordered ? [divided, rest] : []), ownerExchange(consumer.name)];
+      for (const exchange of exchanges) await ifThere((channel) => channel.deleteExchange(exchange));
+      for (const queue of queuesOf(consumer)) await ifThere((channel) => channel.deleteQueue(queue));
+    },
+    close: () => supervisor.close(),
+  };
+}
+
+const queuesOf = ({ name, ordered, queues }: NamedConsumer): string[] => [
+  ...new Set([...(ordered ? orderedQueues(name) : [name]), ...queues, deadQueue(name)]),
+];
