@@ -50,11 +50,10 @@ test.each([{ ordered: false }, { ordered: true }])(
 
 test('I1: a dead letter of the one service is not stored by the other', async () => {
   const name = newName();
-  await (await working(name, [Moved])).stop();
+  await working(name, [Moved]);
   const second = work(name, [Moved], { schemas: theirs });
   await expect.poll(() => second.said.map(({ code }) => code), PATIENCE).toContain('ONCEBOX_CONSUMER_NAME_TAKEN');
   channel.publish('oncebox.events', 'thing.Moved', Buffer.from('{}'), { persistent: true });
-  await working(name, [Moved]);
   await expect.poll(() => letters(poolOf(ours), name), PATIENCE).toHaveLength(1);
   expect(await letters(poolOf(theirs), name)).toEqual([]);
 });
@@ -75,6 +74,28 @@ test('I1: a name that is handed over by the command is consumed by the other ser
   expect(await problemsOf(theirs, name)).toEqual([]);
   const late = work(name, [Moved]);
   await expect.poll(() => late.said.map(({ code }) => code), PATIENCE).toContain('ONCEBOX_CONSUMER_NAME_TAKEN');
+});
+
+test.each([{ ordered: false }, { ordered: true }])(
+  'I1: a name whose service is gone is consumed by the next one that starts (ordered: $ordered)',
+  async ({ ordered }) => {
+    const name = newName();
+    await (await working(name, [Moved], { ordered })).stop();
+    const next = await working(name, [Moved], { ordered, schemas: theirs });
+    publish(Moved, 1);
+    await expect.poll(() => next.seen, PATIENCE).toEqual(['Moved 1']);
+    expect(next.said.map(({ text }) => text).join()).toContain('took the name from another service');
+    expect(await problemsOf(theirs, name)).toEqual([]);
+  },
+);
+
+test('I1: a service whose name was taken while it consumed stops to consume, and says so', async () => {
+  const name = newName();
+  const first = await working(name, [Moved]);
+  await working(newName(), [Moved], { schemas: theirs });
+  expect(await oncebox(theirs, 'consumers', 'take', name, '--force')).toMatchObject({ code: 0 });
+  await expect.poll(() => first.said.map(({ code }) => code), PATIENCE).toContain('ONCEBOX_CONSUMER_NAME_TAKEN');
+  await expect.poll(() => first.consumer.consuming, PATIENCE).toBe(false);
 });
 
 test('I1: a user who may not mark names consumes, and the log says what is not noticed', async () => {

@@ -1,5 +1,5 @@
 import { readActivity, readProblems } from '@oncebox/inbox';
-import { readBacklog } from '@oncebox/outbox';
+import { readBacklog, readOutboxProblems } from '@oncebox/outbox';
 import { assertNone, readArguments } from './arguments.ts';
 import type { Command } from './command.ts';
 import { SOURCE_HELP, SOURCE_OPTIONS, type Source, withSources } from './sources.ts';
@@ -13,14 +13,15 @@ const HELP = `Usage: oncebox status [--service VARIABLE …] [--schema NAME] [--
 For each outbox: messages to be published (PENDING) and the age of the oldest, those that wait for their next attempt or behind
 their key's failed head (HELD), those that were given up and block their key (PARKED) or do not (RELEASED).
 For each consumer: its dead letters (DEAD), those that its worker is to send again (REPLAY), what it handled within the last hour.
-Then what is wrong with names and bindings of consumers (PROBLEM), with the command that mends it.
+Then what nothing mends by itself (PROBLEM): names and bindings of consumers, rows of an outbox that somebody has changed. Each with the
+command that mends it.
 Counts end at ${COUNTED}, shown as ${COUNTED}+.
 
 ${SOURCE_HELP}
 
 JSON: { countedUpTo, outboxes: [{ schema, pending, oldestSeconds, held, parked, released }],
         consumers: [{ schema, consumer, dead, replay, handledLastHour }],
-        problems: [{ schema, consumer, code, what, command }] }
+        problems: [{ schema, consumer, code, what, command }] }; the consumer of a problem of an outbox is null
 Exit codes: 0 nothing needs a person, 1 something is parked, dead or a problem, or the command failed, 2 called wrongly.`;
 
 export const statusCommand: Command = { summary: 'backlog, parked messages and dead letters', help: HELP, run };
@@ -38,7 +39,7 @@ async function run(args: readonly string[]): Promise<number> {
       ),
     );
     const consumers = activities.flat();
-    const problems = await problemsOf(sources.services);
+    const problems = [...(await outboxProblems(sources.outboxes)), ...(await consumerProblems(sources.services))];
     if (values.json) console.log(JSON.stringify({ countedUpTo: COUNTED, outboxes, consumers, problems }));
     else {
       const backlog = outboxes.map(({ schema, pending, oldestSeconds, held, parked, released }) => {
@@ -51,7 +52,7 @@ async function run(args: readonly string[]): Promise<number> {
       console.log(table([['OUTBOX', 'PENDING', 'OLDEST', 'HELD', 'PARKED', 'RELEASED'], ...backlog]));
       console.log(`\n${table([['INBOX', 'CONSUMER', 'DEAD', 'REPLAY', 'HANDLED IN 1 H'], ...activity])}`);
       for (const { schema, consumer, code, what, command } of problems) {
-        console.log(`\nPROBLEM  ${schema} ${consumer} ${code}\n  ${what}:\n  ${command}`);
+        console.log(`\nPROBLEM  ${schema} ${consumer ?? 'outbox'} ${code}\n  ${what}:\n  ${command}`);
       }
     }
     const needsPerson = outboxes.some(({ parked }) => parked > 0) || consumers.some(({ dead }) => dead > 0);
@@ -60,12 +61,21 @@ async function run(args: readonly string[]): Promise<number> {
 }
 
 /** Their commands with the schema: two services may have a consumer of one name. */
-async function problemsOf(services: readonly Source[]) {
+async function consumerProblems(services: readonly Source[]) {
   const found = await Promise.all(
     services.map(async ({ schema, pool }) =>
       (await readProblems(pool)).map(({ consumer, code, what, command }) => {
         return { schema, consumer, code, what, command: `${command} --schema ${schema}` };
       }),
+    ),
+  );
+  return found.flat();
+}
+
+async function outboxProblems(outboxes: readonly Source[]) {
+  const found = await Promise.all(
+    outboxes.map(async ({ schema, pool }) =>
+      (await readOutboxProblems(pool)).map((problem) => ({ schema, consumer: null, ...problem })),
     ),
   );
   return found.flat();

@@ -6,6 +6,8 @@ import { parseDefinition, type WorkerDefinition } from './workers.ts';
 
 /** Seconds that something must last before it is a problem: a release that is rolled out, or a restart, is none. */
 const LASTING_SECONDS = 30;
+/** The same for a consumer without workers: a deployment, or a host that is away, takes longer. */
+const GONE_SECONDS = 900;
 /** Of what two workers differ in, so many names are shown. */
 const SHOWN = 5;
 
@@ -49,8 +51,9 @@ export async function readWorkers(db: Pick<Transaction, 'query'>, consumer?: str
     })[]
   >(
     `SELECT consumer, place, definition, refused, lease_until > UTC_TIMESTAMP(6) AS live, ${iso('lease_until')} AS leaseUntil,
-            IF(lease_until > UTC_TIMESTAMP(6), started_at, lease_until)
-              <= TIMESTAMPADD(SECOND, -${LASTING_SECONDS}, UTC_TIMESTAMP(6)) AS lasts
+            IF(lease_until > UTC_TIMESTAMP(6),
+               started_at <= TIMESTAMPADD(SECOND, -${LASTING_SECONDS}, UTC_TIMESTAMP(6)),
+               lease_until <= TIMESTAMPADD(SECOND, -${GONE_SECONDS}, UTC_TIMESTAMP(6))) AS lasts
        FROM consumer_workers ${consumer === undefined ? '' : 'WHERE consumer = ?'} ORDER BY consumer, started_at, worker`,
     consumer === undefined ? [] : [asBytes(consumer)],
   );

@@ -58,10 +58,20 @@ export function startConsumer({
 }: ConsumerOptions): Consumer {
   const { name, deadLetters, presence } = inbox;
   const stop = new AbortController();
-  const holding = presence && holdName({ name, presence, logger, stop: stop.signal });
   const stopped = once(stop.signal, 'abort');
   const sessions = new Map<string, Session>(); // by queue
   const queues = inbox.ordered === undefined ? [name] : orderedQueues(name);
+  const holding =
+    presence &&
+    holdName({
+      name,
+      queues,
+      presence,
+      logger,
+      stop: stop.signal,
+      // They begin anew, and are refused then.
+      onLost: () => void Promise.all([...sessions.values()].map((session) => session.finish())),
+    });
   const participant = broker.serialStart.join();
   const isConsuming = (): boolean => queues.every((queue) => sessions.get(queue)?.consuming === true);
 

@@ -18,6 +18,19 @@ export async function onChannelOfItsOwn<T>(
 export const isRefusedAs = (code: 403 | 404 | 406, error: unknown): error is Error =>
   error instanceof Error && Reflect.get(error, 'code') === code;
 
+/** @returns undefined for what does not exist. */
+export async function ifThere<T>(
+  connection: ChannelModel,
+  work: Parameters<typeof onChannelOfItsOwn<T>>[1],
+): Promise<T | undefined> {
+  try {
+    return await onChannelOfItsOwn(connection, work);
+  } catch (error) {
+    if (isRefusedAs(404, error)) return undefined;
+    throw error;
+  }
+}
+
 /**
  * Makes sure that the exchange of a contract is there before a queue is bound to it. It is declared as ours are. One that exists as a
  * topic exchange with other properties serves as well, and so does one that this user may not declare, whatever it is.

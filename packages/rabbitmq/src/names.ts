@@ -1,8 +1,8 @@
 import { type Binding, deadQueue, orderedExchanges, orderedQueues, ownerExchange } from '@oncebox/message';
 import { connectOnce } from './connect-once.ts';
-import { isRefusedAs, onChannelOfItsOwn } from './exchange.ts';
+import { ifThere } from './exchange.ts';
 import type { Logger } from './logger.ts';
-import { claimName } from './presence.ts';
+import { type Claim, claimName, takeName } from './owner.ts';
 
 /** A consumer, as what it has at the broker is called. */
 export interface NamedConsumer {
@@ -21,9 +21,9 @@ export interface QueueDepth {
 /** What a person changes at the broker for a consumer's name. */
 export interface Names {
   /** Whether the name is this owner's, and makes it so if it is nobody's. */
-  claim(consumer: string, owner: string): Promise<'held' | 'refused' | 'unknown'>;
+  claim(consumer: string, owner: string): Promise<Claim>;
   /** Takes the name from its owner, whoever that is. */
-  take(consumer: string, owner: string): Promise<'held' | 'refused' | 'unknown'>;
+  take(consumer: string, owner: string): Promise<Claim>;
   /** Those of its queues that exist. */
   depths(consumer: NamedConsumer): Promise<readonly QueueDepth[]>;
   /** What is not bound, or not there, is done. */
@@ -40,32 +40,19 @@ export async function openNames(options: {
 }): Promise<Names> {
   const { supervisor, connection } = await connectOnce({ ...options, name: 'consumer names' });
 
-  /** @returns undefined for what does not exist. */
-  async function ifThere<T>(work: Parameters<typeof onChannelOfItsOwn<T>>[1]): Promise<T | undefined> {
-    try {
-      return await onChannelOfItsOwn(connection, work);
-    } catch (error) {
-      if (isRefusedAs(404, error)) return undefined;
-      throw error;
-    }
-  }
-
   return {
     claim: (consumer, owner) => claimName(connection, consumer, owner),
-    async take(consumer, owner) {
-      await ifThere((channel) => channel.deleteExchange(ownerExchange(consumer)));
-      return await claimName(connection, consumer, owner);
-    },
+    take: (consumer, owner) => takeName(connection, consumer, owner),
     async depths(consumer) {
       const found: QueueDepth[] = [];
       for (const queue of queuesOf(consumer)) {
-        const there = await ifThere((channel) => channel.checkQueue(queue));
+        const there = await ifThere(connection, (channel) => channel.checkQueue(queue));
         if (there !== undefined) found.push({ queue, messages: there.messageCount, consumers: there.consumerCount });
       }
       return found;
     },
     async unbind({ name, ordered }, { exchange, routingKey }) {
-      await ifThere<unknown>((channel) =>
+      await ifThere<unknown>(connection, (channel) =>
         ordered
           ? channel.unbindExchange(orderedExchanges(name).divided, exchange, routingKey)
           : channel.unbindQueue(name, exchange, routingKey),
@@ -75,8 +62,8 @@ export async function openNames(options: {
       const { divided, rest } = orderedExchanges(consumer.name);
       // First what messages come by. An exchange of that name is ours only if the consumer is ordered.
       const exchanges = [...(consumer.ordered ? [divided, rest] : []), ownerExchange(consumer.name)];
-      for (const exchange of exchanges) await ifThere((channel) => channel.deleteExchange(exchange));
-      for (const queue of queuesOf(consumer)) await ifThere((channel) => channel.deleteQueue(queue));
+      for (const exchange of exchanges) await ifThere(connection, (channel) => channel.deleteExchange(exchange));
+      for (const queue of queuesOf(consumer)) await ifThere(connection, (channel) => channel.deleteQueue(queue));
     },
     close: () => supervisor.close(),
   };

@@ -2,43 +2,15 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { classOf, ownerExchange, type Presence, type Problem } from '@oncebox/message';
 import type { ChannelModel } from 'amqplib';
 import { BrokerError } from './errors.ts';
-import { isRefusedAs, onChannelOfItsOwn } from './exchange.ts';
 import type { Logger } from './logger.ts';
+import { claimName, takeUnused } from './owner.ts';
 
 /** Between two announcements, on average; a quarter of the time after which the others count a worker as gone. */
 const EVERY_MS = 5_000;
 const FIRST_REPEAT_MS = 30_000;
 const LONGEST_REPEAT_MS = 3_600_000;
-
-/** What the exchange that marks a name has as its alternate exchange. No exchange of that name is ever made. */
-export const ownerMark = (consumer: string, owner: string): string => `${consumer}.${owner}`;
-
-/**
- * Puts the owner's mark on a consumer's name, or finds it there: an exchange whose arguments say whose it is. A broker compares the
- * arguments of what is declared again, and refuses others: docs/decisions/0016-whose-a-consumer-name-is.md.
- *
- * @returns `refused` for a name that is another owner's; `unknown` when this user may declare no such exchange.
- */
-export async function claimName(
-  connection: ChannelModel,
-  consumer: string,
-  owner: string,
-): Promise<'held' | 'refused' | 'unknown'> {
-  try {
-    await onChannelOfItsOwn(connection, (channel) =>
-      channel.assertExchange(ownerExchange(consumer), 'fanout', {
-        durable: true,
-        internal: true,
-        alternateExchange: ownerMark(consumer, owner),
-      }),
-    );
-    return 'held';
-  } catch (error) {
-    if (isRefusedAs(406, error)) return 'refused';
-    if (isRefusedAs(403, error)) return 'unknown';
-    throw error;
-  }
-}
+/** How long a name must be seen without consumers before a service that was refused takes it. */
+const UNUSED_MS = 60_000;
 
 export interface HeldName {
   /** Resolves when the name is known to be the service's. */
@@ -55,19 +27,25 @@ export interface HeldName {
 
 interface HoldOptions {
   readonly name: string;
+  /** Those from which the owner of the name consumes. */
+  readonly queues: readonly string[];
+  /** Another service has taken the name while this one consumed under it. */
+  readonly onLost: () => void;
   readonly presence: Presence;
   readonly logger: Logger;
   readonly stop: AbortSignal;
 }
 
 /** Keeps a worker known to the others of its consumer, and says in the log what is wrong with the consumer's name. */
-export function holdName({ name, presence, logger, stop }: HoldOptions): HeldName {
+export function holdName({ name, queues, onLost, presence, logger, stop }: HoldOptions): HeldName {
   const held = Promise.withResolvers<void>();
   const tell = repeated(name, logger);
   let state: 'unclaimed' | 'held' | 'refused' = 'unclaimed';
   let claimed: { readonly connection: ChannelModel; readonly done: Promise<void> } | undefined;
   let isUnguarded = false;
   let isFailing = false;
+  /** When the owner of the name was last seen to consume; on performance.now()'s clock. */
+  let usedAt = Number.NEGATIVE_INFINITY;
 
   const announce = async (): Promise<void> => tell(await presence.announce(state === 'refused'));
 
@@ -77,6 +55,7 @@ export function holdName({ name, presence, logger, stop }: HoldOptions): HeldNam
       await delay(EVERY_MS * (0.8 + Math.random() * 0.4), undefined, { signal: stop }).catch(() => undefined);
       if (stop.aborted || state === 'unclaimed') continue;
       try {
+        await checkMark();
         await announce();
         isFailing = false;
       } catch (error) {
@@ -88,8 +67,28 @@ export function holdName({ name, presence, logger, stop }: HoldOptions): HeldNam
     }
   })();
 
-  async function claimOn(connection: ChannelModel): Promise<void> {
+  /** Somebody may have taken the name while none of this service's workers consumed. */
+  async function checkMark(): Promise<void> {
+    if (state !== 'held' || claimed === undefined) return;
+    const { connection } = claimed;
     const found = await claimName(connection, name, await presence.owner());
+    if (found !== 'refused' || claimed?.connection !== connection) return;
+    claimed = undefined;
+    state = 'refused';
+    onLost();
+  }
+
+  async function claimOn(connection: ChannelModel): Promise<void> {
+    const owner = await presence.owner();
+    let found = await claimName(connection, name, owner);
+    if (found === 'refused' && performance.now() - usedAt > UNUSED_MS) {
+      const taken = await takeUnused(connection, name, owner, queues);
+      if (taken === 'used') usedAt = performance.now();
+      else found = taken;
+      if (found === 'held') {
+        logger.warn({ consumer: name }, 'took the name from another service, of which no worker consumes');
+      }
+    }
     state = found === 'refused' ? 'refused' : 'held';
     if (found === 'unknown' && !isUnguarded) {
       isUnguarded = true;

@@ -1,0 +1,53 @@
+import { ownerExchange } from '@oncebox/message';
+import type { ChannelModel } from 'amqplib';
+import { ifThere, isRefusedAs, onChannelOfItsOwn } from './exchange.ts';
+
+/** `refused`: the name is another owner's. `unknown`: this user may declare no such exchange. */
+export type Claim = 'held' | 'refused' | 'unknown';
+
+/** What the exchange that marks a name has as its alternate exchange. No exchange of that name is ever made. */
+export const ownerMark = (consumer: string, owner: string): string => `${consumer}.${owner}`;
+
+/**
+ * Puts the owner's mark on a consumer's name, or finds it there: an exchange whose arguments say whose it is. A broker compares the
+ * arguments of what is declared again, and refuses others: docs/decisions/0016-whose-a-consumer-name-is.md.
+ */
+export async function claimName(connection: ChannelModel, consumer: string, owner: string): Promise<Claim> {
+  try {
+    await onChannelOfItsOwn(connection, (channel) =>
+      channel.assertExchange(ownerExchange(consumer), 'fanout', {
+        durable: true,
+        internal: true,
+        alternateExchange: ownerMark(consumer, owner),
+      }),
+    );
+    return 'held';
+  } catch (error) {
+    if (isRefusedAs(406, error)) return 'refused';
+    if (isRefusedAs(403, error)) return 'unknown';
+    throw error;
+  }
+}
+
+/**
+ * Takes a name whose owner is gone: nobody consumes its queues. An owner is gone for good when its schema was made anew, or restored
+ * from a backup without its identity, and a mark that outlives it must not stop its successor.
+ */
+export async function takeUnused(
+  connection: ChannelModel,
+  consumer: string,
+  owner: string,
+  queues: readonly string[],
+): Promise<Claim | 'used'> {
+  for (const queue of queues) {
+    const found = await ifThere(connection, (channel) => channel.checkQueue(queue));
+    if (found !== undefined && found.consumerCount > 0) return 'used';
+  }
+  return await takeName(connection, consumer, owner);
+}
+
+/** Takes a name from its owner, whoever that is. */
+export async function takeName(connection: ChannelModel, consumer: string, owner: string): Promise<Claim> {
+  await ifThere(connection, (channel) => channel.deleteExchange(ownerExchange(consumer)));
+  return await claimName(connection, consumer, owner);
+}
