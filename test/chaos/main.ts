@@ -27,8 +27,11 @@ const { values } = parseArgs({
     /** The same seed makes the same sequence of faults; which message they meet is up to the machine. */
     seed: { type: 'string', default: String(Date.now() % 1_000_000) },
     clients: { type: 'string', default: '6' },
-    /** Seconds from the client's answer to each effect, at most, without outages that hit everybody. */
-    bound: { type: 'string', default: '60' },
+    /**
+     * Seconds from the client's answer to each effect, at most, without outages that hit everybody. The broker takes a
+     * message back from a worker that is stopped after 20 s or so, and another one may then be stopped with it.
+     */
+    bound: { type: 'string', default: '45' },
     /** Fewer kinds of faults, to find out which of them does it. */
     faults: { type: 'string', default: FAULTS.join() },
     orders: { type: 'boolean', default: false },
@@ -57,6 +60,8 @@ const fleet = startFleet({
   environment: (role) => ({
     // A message that is given up is found in the time of a run, not after thirteen minutes.
     ...(role === 'worker' && !values.orders ? { WORKER_RETRY_DELAYS_MS: '200,1000,3000,5000' } : {}),
+    // A relay that is stopped holds its messages for less time than the bound.
+    ...(role === 'relay' ? { RELAY_LEASE_SECONDS: '10' } : {}),
     // Less than a restart takes, so that steps are given up that may have been done.
     ...(role === 'worker' && values.orders ? { WORKER_STEP_TIMEOUT_MS: '3000' } : {}),
     ...(isOver || !chosen.has('signals') ? {} : killedSometime(role, starting)),
