@@ -31,7 +31,7 @@ export interface Told {
   readonly dead?: Iterable<string>;
   /**
    * Others write to the outbox, the queues and the exchange as well, with ids that are no UUIDv7. Nothing is said of
-   * what they wrote, and whoever calls has waited until all is quiet.
+   * what they wrote, and whoever calls has waited until all is quiet. A dead letter may be there twice.
    */
   readonly besideOthers?: boolean;
 }
@@ -73,6 +73,8 @@ export async function checkInvariants(place: Place, told: Told, patienceMs = 60_
   const [emails, directory, processed, dead] = [ours(effects[0]), ours(effects[1]), ours(effects[2]), ours(effects[3])];
   const wire = (await place.recording?.read())?.filter(({ id }) => isOurs(id));
   const announcements = outbox.filter(({ aggregatetype }) => aggregatetype === 'customer');
+  // A worker that is killed between the copy and its acknowledgement leaves two letters; a replay of both has one effect.
+  const letters = dead.map((row) => `${row['consumer']} ${idOf(row)}`);
   const isDead = new Set(told.dead);
   /** The ids of the messages that a consumer must have taken. */
   const due = (consumer: string) =>
@@ -90,12 +92,7 @@ export async function checkInvariants(place: Place, told: Told, patienceMs = 60_
       'not published',
       outbox.filter(({ state, held }) => state !== 'published' || Number(held) !== 0).map(idOf),
     ),
-    ...difference(
-      'dead letters',
-      dead.map((row) => `${row['consumer']} ${idOf(row)}`),
-      'those expected',
-      [...isDead],
-    ),
+    ...difference('dead letters', told.besideOthers ? [...new Set(letters)] : letters, 'those expected', [...isDead]),
     ...difference('e-mails', emails.map(idOf), 'creations', due('welcome-email')),
     ...CONSUMERS.flatMap((consumer) =>
       difference(
