@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { STEPS_TABLE, sendStep } from '../support/ordered.ts';
 import { type Line, start } from '../support/processes.ts';
 import { postCustomer } from '../support/system.ts';
@@ -9,6 +9,9 @@ import { type Release, unpackLastRelease } from '../upgrade/release.ts';
  * Programs of the last release beside these, on one schema and one vhost. What fails here breaks a running
  * installation: a migration that old code cannot live with, a queue declared otherwise, a header misread.
  */
+
+// Each starts a dozen processes: ten seconds here, minutes on a busy machine.
+vi.setConfig({ testTimeout: 300_000 });
 
 let last: Release;
 beforeAll(async () => {
