@@ -47,7 +47,7 @@ export async function buy(buyer: Buyer): Promise<void> {
 export async function untilEnded({ shop, fulfilment }: Looks, patienceMs: number): Promise<void> {
   const counts: readonly (readonly [Select, string])[] = [
     [shop, "SELECT COUNT(*) AS n FROM orders WHERE status = 'placed'"],
-    [shop, "SELECT COUNT(*) AS n FROM outbox WHERE state <> 'published'"],
+    [shop, "SELECT COUNT(*) AS n FROM outbox WHERE state <> 'published' AND aggregatetype <> 'hostile'"],
     [fulfilment, "SELECT COUNT(*) AS n FROM outbox WHERE state <> 'published'"],
     [fulfilment, "SELECT COUNT(*) AS n FROM sagas WHERE state IN ('running', 'stuck')"],
     [

@@ -9,6 +9,8 @@ export interface Journal extends Told {
   readonly refused: Set<string>;
   readonly unknown: Set<string>;
   readonly versions: Map<string, number>;
+  /** When the client was told of a change, `<id> v<version>`, in milliseconds since 1970. */
+  readonly answered: Map<string, number>;
   /** Requests that had no answer, or one that asks to try again. */
   retries: number;
 }
@@ -18,6 +20,7 @@ export const newJournal = (): Journal => ({
   refused: new Set(),
   unknown: new Set(),
   versions: new Map(),
+  answered: new Map(),
   retries: 0,
 });
 
@@ -72,6 +75,7 @@ export async function runClient(settings: ClientSettings): Promise<void> {
     const { status, id } = created;
     if (status !== 201 || id === undefined) throw new Error(`POST ${email}: ${status} ${created.type}`);
     journal.accepted.add(id);
+    journal.answered.set(`${id} v1`, Date.now());
     journal.unknown.delete(email);
     if (random() < 0.05) await repeat(settings, id, key, body);
     const last = Math.floor(random() * (changes + 1));
@@ -112,6 +116,7 @@ async function change(settings: ClientSettings, id: string, version: number): Pr
     throw new Error(`PATCH ${id} at v${version}: ${changed.status} v${changed.version}`);
   }
   settings.journal.versions.set(id, version + 1);
+  settings.journal.answered.set(`${id} v${version + 1}`, Date.now());
   return true;
 }
 

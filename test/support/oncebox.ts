@@ -1,9 +1,9 @@
 import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { NODE_COMPILE_CACHE } from './program.ts';
+import { compileCache } from './program.ts';
 
-const MAIN = join(import.meta.dirname, '../../apps/oncebox/src/main.ts');
+const ROOT = join(import.meta.dirname, '../..');
 
 export interface Ended {
   /** null when a signal ended it. */
@@ -19,13 +19,22 @@ export interface Running {
   readonly kill: () => void;
 }
 
-/** Runs the command as its users do: a process, with this environment and no other, and no .env. */
-export function startOncebox(args: readonly string[], env: Readonly<Record<string, string>>, cwd: string): Running {
+/**
+ * Runs the command as its users do: a process, with this environment and no other, and no .env.
+ *
+ * @param root folder of another release, to run its command instead
+ */
+export function startOncebox(
+  args: readonly string[],
+  env: Readonly<Record<string, string>>,
+  cwd: string,
+  root = ROOT,
+): Running {
   const { promise: ended, resolve } = Promise.withResolvers<Ended>();
   const child = execFile(
     process.execPath,
-    ['--conditions=oncebox-source', MAIN, ...args],
-    { cwd, env: { PATH: process.env['PATH'], NODE_COMPILE_CACHE, ...env } },
+    ['--conditions=oncebox-source', join(root, 'apps/oncebox/src/main.ts'), ...args],
+    { cwd, env: { PATH: process.env['PATH'], NODE_COMPILE_CACHE: compileCache(root), ...env } },
     (_error, stdout, stderr) => resolve({ code: child.exitCode, stdout, stderr }),
   );
   return {

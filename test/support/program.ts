@@ -7,7 +7,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 const ROOT = join(import.meta.dirname, '../..');
 const PATIENCE_MS = 40_000;
 /** Node's own cache of what it makes of a source: stripping types is half of what a start costs. */
-export const NODE_COMPILE_CACHE = join(ROOT, 'node_modules/.cache/compile');
+export const compileCache = (root = ROOT): string => join(root, 'node_modules/.cache/compile');
 
 /** A line of a program's output. */
 export interface Line {
@@ -48,14 +48,16 @@ const running = new Set<ChildProcess>();
  *
  * @param main path of the program's file in this repository: `apps/relay/src/main.ts`
  * @param environment with `ONCEBOX_FAILPOINTS`, the program ends or stops itself there: see `failpoints.ts`.
+ * @param root folder of another release, to run its program instead
  */
-export function launch(main: string, environment: Readonly<Record<string, string>>): Program {
+export function launch(main: string, environment: Readonly<Record<string, string>>, root = ROOT): Program {
   const failpoints =
     'ONCEBOX_FAILPOINTS' in environment ? ['--import', join(import.meta.dirname, 'failpoints.ts')] : [];
   const flags = ['--conditions=oncebox-source', '--import', '@oncebox/service/tracing', ...failpoints];
-  const child = spawn(process.execPath, [...flags, join(ROOT, main)], {
-    cwd: import.meta.dirname,
-    env: { NODE_COMPILE_CACHE, ...environment },
+  const child = spawn(process.execPath, [...flags, join(root, main)], {
+    // Packages in flags are looked for from here, and `.env` is not here.
+    cwd: join(root, 'apps'),
+    env: { NODE_COMPILE_CACHE: compileCache(root), ...environment },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const { pid } = child;

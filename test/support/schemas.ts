@@ -23,8 +23,8 @@ export interface TestSchemas {
   drop(): Promise<void>;
 }
 
-/** Made as `oncebox migrate` makes them: the real migrations, the real grants. */
-export async function createSchemas({ databaseUrl }: Pick<Servers, 'databaseUrl'>): Promise<TestSchemas> {
+/** Names and users that nobody else has; nothing is made yet. */
+export function nameSchemas({ databaseUrl }: Pick<Servers, 'databaseUrl'>): TestSchemas {
   const run = randomBytes(5).toString('hex');
   const as = (user: string) => ({ user: `${user}_${run}`, password: run });
   const schema = (folder: string, user: string): TestSchema => {
@@ -34,7 +34,19 @@ export async function createSchemas({ databaseUrl }: Pick<Servers, 'databaseUrl'
   const shop = schema('shop', 'api');
   const fulfilment = schema('fulfilment', 'worker');
   const relayUrls = [shop, fulfilment].map(({ name }) => urlOf(databaseUrl, name, as('relay')));
+  return {
+    shop,
+    fulfilment,
+    relayUrls: relayUrls.join(','),
+    drop: () => dropAll(databaseUrl, [shop.name, fulfilment.name], [shop.url, fulfilment.url, ...relayUrls]),
+  };
+}
 
+/** Made as `oncebox migrate` makes them: the real migrations, the real grants. */
+export async function createSchemas(servers: Pick<Servers, 'databaseUrl'>): Promise<TestSchemas> {
+  const { databaseUrl } = servers;
+  const schemas = nameSchemas(servers);
+  const relayUrls = schemas.relayUrls.split(',');
   const make = async ({ name, url }: TestSchema, folder: string): Promise<void> => {
     const sets = [
       { name: 'messaging', folder: join(MIGRATIONS, 'messaging') },
@@ -43,14 +55,8 @@ export async function createSchemas({ databaseUrl }: Pick<Servers, 'databaseUrl'
     await migrate(databaseUrl, { schema: name, sets });
     await grantUsers(databaseUrl, { serviceUrl: url, relayUrls, ownTables: true });
   };
-  await Promise.all([make(shop, 'shop'), make(fulfilment, 'fulfilment')]);
-
-  return {
-    shop,
-    fulfilment,
-    relayUrls: relayUrls.join(','),
-    drop: () => dropAll(databaseUrl, [shop.name, fulfilment.name], [shop.url, fulfilment.url, ...relayUrls]),
-  };
+  await Promise.all([make(schemas.shop, 'shop'), make(schemas.fulfilment, 'fulfilment')]);
+  return schemas;
 }
 
 /** The administrator's URL with a schema, and with another user if one is given. */
