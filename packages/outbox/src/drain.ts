@@ -200,7 +200,6 @@ export class Drain {
     const { retentionHours, deleteRows, cleanEveryMs } = this.#settings;
     const repair = keepRepaired(this.#schema, this.#logger);
     await this.#supervise(signal, async () => {
-      await repair();
       for (const partition of deleteRows ? [] : ALL) {
         // For a moment only: a lane that wants it should not take it for another process's.
         this.#held.add(partition);
@@ -210,6 +209,7 @@ export class Drain {
           this.#held.delete(partition);
         }
       }
+      if (!signal.aborted) await repair();
       await pause(cleanEveryMs, signal);
     });
   }

@@ -101,8 +101,9 @@ export interface Due {
   readonly firstFailedAt: Date | null;
 }
 
-// Somebody may have written any number and time: one more attempt must fit into its column, and the time be one.
-const COUNTED = `LEAST(attempts, 1000000) AS attempts, begun,
+// Somebody may have written any number and time: one more attempt must fit into its column, and the time be one. LEAST alone is a
+// decimal, which the driver gives as text.
+const COUNTED = `CAST(LEAST(attempts, 1000000) AS UNSIGNED) AS attempts, begun,
   IF(first_failed_at < '1000-01-01', NULL, first_failed_at) AS firstFailedAt`;
 
 /**
