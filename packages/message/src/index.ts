@@ -26,6 +26,7 @@ export {
   isNonRetryable,
   NON_RETRYABLE,
   nameOf,
+  QUOTES_NO_DATA,
   reasonOf,
   ThrownError,
 } from './failure.ts';

@@ -155,8 +155,9 @@ export function fromWire({ content, properties, routingKey }: Delivery): Receive
  * What one attempt at a message came to, as the inbox tells the broker's side:
  * `handled` and `duplicate` are acknowledged, and so are `skipped`, history that its handler does not take, and `held`, which an ordered consumer has in its own store, to be handled later (`dead`: as a dead letter at once); `retry` comes back later and counts; `dead` is given up at once;
  * `unavailable` is an outage of what the handler stands on: nothing is counted, consumption pauses.
+ * `counted: false` says that no attempt is spent even if the outage is to be seen nowhere else: the message waits and comes back.
  */
 export type Verdict =
   | { readonly kind: 'handled' | 'duplicate' | 'skipped' }
   | { readonly kind: 'held'; readonly failure?: Error; readonly dead?: boolean }
-  | { readonly kind: 'retry' | 'dead' | 'unavailable'; readonly error: Error };
+  | { readonly kind: 'retry' | 'dead' | 'unavailable'; readonly error: Error; readonly counted?: false };

@@ -14,6 +14,7 @@ import {
 } from './claim.ts';
 import { type Dispatched, dispatch } from './dispatch.ts';
 import type { Publisher } from './publisher.ts';
+import type { Rehearsal } from './rehearse.ts';
 import { forget } from './retention.ts';
 import { keyOf, type OutboxRow } from './row.ts';
 import { type Backoff, hold, park, postpone, settle, unblock, waitForHead } from './settle.ts';
@@ -43,6 +44,8 @@ export interface PassResult {
   /** The limit of rows or, roughly, that of bytes was reached: there is probably more. */
   readonly full: boolean;
   readonly outage: string | undefined;
+  /** Rows that were not sent, because they could not be settled. */
+  readonly leftOut: number;
 }
 
 export interface PassRequest extends Work {
@@ -51,6 +54,8 @@ export interface PassRequest extends Work {
   /** Where to begin looking for them. */
   readonly start: number;
   readonly onClaimed?: (partitions: readonly number[]) => void;
+  /** Asked before anything is sent. @returns those of the rows that can be settled. */
+  readonly rehearse?: Rehearsal['rows'] | undefined;
 }
 
 /**
@@ -86,7 +91,9 @@ export async function pass(
       const isBlocked = (row: OutboxRow): boolean => isBehind(row, heads) && !(isChained(due) && turns.has(row.seq));
       const blocked = heads.size === 0 ? [] : rows.filter(isBlocked);
       if (due.length > 0) await tidy(tx, due, rows, turns, blocked);
-      const sendable = blocked.length === 0 ? rows : rows.filter((row) => !isBlocked(row));
+      const unblocked = blocked.length === 0 ? rows : rows.filter((row) => !isBlocked(row));
+      const sendable = (await request.rehearse?.(tx, claimed, unblocked)) ?? unblocked;
+      const leftOut = unblocked.length - sendable.length;
       const readAt = performance.now();
       const early = settleEarly(tx, settings);
       const dispatched = await dispatch(sendable, schema.name, publisher, sendUntil, early);
@@ -105,9 +112,10 @@ export async function pass(
         claimed,
         ...outcome,
         correlationIds: [...dispatched.correlationIds],
-        last: dispatched.complete ? lastReady(rows) : new Map(),
+        last: dispatched.complete && leftOut === 0 ? lastReady(rows) : new Map(),
         full: isFull(rows, settings.limits),
         outage: dispatched.outage,
+        leftOut,
       };
     },
     // Once: the closure publishes, and the next pass is the retry.
@@ -157,6 +165,7 @@ const NOTHING = {
   last: new Map(),
   full: false,
   outage: undefined,
+  leftOut: 0,
 };
 
 /** Each partition has its share of the bytes, and few use theirs up: half of them all is much. */

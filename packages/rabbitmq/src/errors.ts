@@ -1,4 +1,4 @@
-import { classOf, fieldOf } from '@oncebox/message';
+import { classOf, fieldOf, QUOTES_NO_DATA } from '@oncebox/message';
 
 /** Stable codes of this package; each has a line in docs/errors.md. */
 export type BrokerErrorCode =
@@ -24,10 +24,13 @@ export class BrokerError extends Error {
   }
 }
 
-/** What a log line says of an error: its code where it has one (`ECONNREFUSED`, `404`), for amqplib's handshake errors their text. */
+/**
+ * What a log line says of an error: its code where it has one (`ECONNREFUSED`, `404`), for amqplib's handshake errors their text. Both
+ * of one that knows to quote no data: that of a connection which could not be had names the server's error.
+ */
 export function reasonOf(error: unknown): string {
   const code = fieldOf(error, 'code');
   const message = fieldOf(error, 'message');
-  if (typeof code === 'string') return code;
+  if (typeof code === 'string') return fieldOf(error, QUOTES_NO_DATA) === true ? `${code}: ${String(message)}` : code;
   return typeof message === 'string' ? message : classOf(error);
 }

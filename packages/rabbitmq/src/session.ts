@@ -21,6 +21,7 @@ import { copyTo, failedAttempts, originalRoutingKey } from './copies.ts';
 import { watchDepth } from './depth.ts';
 import { fetchOne } from './fetch-one.ts';
 import type { Logger } from './logger.ts';
+import { nextAttempt } from './next-attempt.ts';
 import { pauseMs } from './persist.ts';
 import type { Sender } from './sender.ts';
 import { tellSettled } from './settled.ts';
@@ -53,7 +54,7 @@ export interface Session {
   readonly ended: Promise<Error | undefined>;
 }
 
-/** So often in a row may a handler meet an outage that `isAvailable` does not see; then it is a failure of its own. */
+/** So often in a row may a handler meet an outage that `isAvailable` does not see; then it is a failure of its own, or not counted. */
 const OUTAGES_OF_ITS_OWN = 5;
 
 /**
@@ -149,8 +150,7 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     if (!('error' in verdict)) return ack(message, verdict.kind);
     if (verdict.kind === 'unavailable') return acks.giveBack(message); // finishing during an outage
     const { error } = verdict;
-    const attempts = failedAttempts(message) + 1;
-    const retryInMs = verdict.kind === 'retry' ? retryDelaysMs[attempts - 1] : undefined;
+    const { attempts, retryInMs } = nextAttempt(verdict, failedAttempts(message), retryDelaysMs);
     const queue = retryInMs === undefined ? deadQueue(name) : retryQueue(name, retryInMs);
     const fields = { consumer: name, ...idsOf(message), attempts, error: classOf(error), at: whereOf(error) };
     if (retryInMs === undefined) logger.error(fields, `handling failed for good; the message goes to ${queue}`);
@@ -187,7 +187,9 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
         .process(received)
         .catch((error): Verdict => ({ kind: 'retry', error: failureOf(error) }));
       if (verdict.kind !== 'unavailable' || ending.aborted) return verdict;
-      if (unseen === OUTAGES_OF_ITS_OWN) return { kind: 'retry', error: verdict.error };
+      // Without a retry queue, what is not counted stays in hand.
+      const staysInHand = verdict.counted === false && retryDelaysMs.length === 0;
+      if (unseen >= OUTAGES_OF_ITS_OWN && !staysInHand) return { ...verdict, kind: 'retry' };
       if (unseen > 0) await pause(unseen);
       outage ??= outlast(verdict.error).finally(() => {
         outage = undefined;

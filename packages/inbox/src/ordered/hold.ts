@@ -3,7 +3,7 @@ import { type DeadMessage, nameOf, type Received, reasonOf } from '@oncebox/mess
 import type { Transaction } from '@oncebox/mysql';
 import type { Consumer, WhenDead } from '../consumer.ts';
 import { insertDeadLetter } from '../dead-letters.ts';
-import type { Failure } from '../verdicts.ts';
+import { type Failure, UNCOUNTED_PAUSE_MS } from '../verdicts.ts';
 import { addHeld, addKey, keyOf, type Schedule } from './store.ts';
 
 export const originalOf = ({ id, original }: Held): DeadMessage => {
@@ -39,6 +39,7 @@ export async function scheduleAfter(
   retryDelaysMs: readonly number[],
   { received, failure, attempts, firstFailedAt }: Failed,
 ): Promise<Schedule> {
+  if (failure.counted === false) return { attempts: attempts - 1, inMs: UNCOUNTED_PAUSE_MS };
   const inMs = failure.kind === 'dead' ? undefined : retryDelaysMs[attempts - 1];
   if (inMs !== undefined) return { attempts, inMs };
   const now = new Date();
