@@ -127,9 +127,14 @@ describe.each(refusals)('$name', ({ numbers, begin, end }) => {
     onTestFinished(() => pool.end());
     const name = newName();
     let calls = 0;
+    const begun = Promise.withResolvers<void>();
     const handler = on(Ticked(name), {
       async handle(tx, { id }) {
-        if (++calls === 5) await begin(user.name).then(() => killSessions(user.name));
+        if (++calls === 5) {
+          await begin(user.name);
+          await killSessions(user.name);
+          begun.resolve();
+        }
         await tx.execute('INSERT INTO effects (message_id) VALUES (?)', [Buffer.from(id)]);
       },
     });
@@ -137,6 +142,7 @@ describe.each(refusals)('$name', ({ numbers, begin, end }) => {
     const inbox = createInbox(pool, definition);
     const consumer = await consume(name, inbox.process, { ...inbox, prefetch: 5 });
     const ids = Array.from({ length: 20 }, () => send(name, { type: 'Ticked' }));
+    await begun.promise;
     await expect.poll(() => consumer.consuming, PATIENCE).toBe(false);
     await end(user.name);
     const done = async () => {
