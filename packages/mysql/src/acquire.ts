@@ -1,7 +1,7 @@
 import { Duplex } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool as CorePool, PoolConnection as CorePoolConnection } from 'mysql2';
-import type { Pool, PoolConnection } from 'mysql2/promise';
+import type { Connection, Pool, PoolConnection } from 'mysql2/promise';
 import { DatabaseError, errorNameOf, isFatal, isUnavailable, nameAndNumberOf } from './errors.ts';
 import { coreOf } from './transaction-statements.ts';
 
@@ -85,7 +85,7 @@ export async function onConnection<T>(
 }
 
 /** The socket of a connection, which mysql2 does not show in its types. */
-function socketOf(connection: PoolConnection | CorePoolConnection): Duplex | undefined {
+function socketOf(connection: Connection | CorePoolConnection): Duplex | undefined {
   const core = coreOf(connection);
   const socket: unknown = core === undefined ? undefined : Reflect.get(core, 'stream');
   return socket instanceof Duplex ? socket : undefined;
@@ -95,7 +95,7 @@ function socketOf(connection: PoolConnection | CorePoolConnection): Duplex | und
  * @internal Destroys a connection and its socket. mysql2's `destroy` only says that nothing more
  *   comes, and on a network that is silent the socket stays for a quarter of an hour.
  */
-export function cut(connection: PoolConnection | CorePoolConnection): void {
+export function cut(connection: Connection | CorePoolConnection): void {
   connection.destroy();
   socketOf(connection)?.destroy();
 }
