@@ -81,35 +81,40 @@ test.each([
   180_000,
 );
 
-test('C1: a table in memory that is full keeps its own messages waiting, and no other', async () => {
-  const name = newName();
-  await admin.query('CREATE TABLE tiny (filler CHAR(250) NOT NULL) ENGINE = MEMORY MAX_ROWS = 10');
-  onTestFinished(async () => void (await admin.query('DROP TABLE tiny')));
-  const fill = () => admin.query("INSERT INTO tiny SELECT REPEAT('x', 250) FROM information_schema.COLUMNS");
-  await admin.query('SET SESSION max_heap_table_size = 16384');
-  await expect(fill()).rejects.toMatchObject({ errno: 1114 });
-  const tries = new Map<string, number>();
-  const handler = on(Ticked(name), {
-    async handle(tx, { id }) {
-      if (id.startsWith('tiny')) {
-        tries.set(id, (tries.get(id) ?? 0) + 1);
-        await tx.execute("INSERT INTO tiny SELECT REPEAT('y', 250) FROM information_schema.COLUMNS LIMIT 500");
-      } else await tx.execute('INSERT INTO effects (name) VALUES (?)', [id]);
-    },
-  });
-  const inbox = createInbox(pool, defineConsumer({ name, handlers: [handler], retryDelaysMs: [50] }));
-  const consumer = await consume(name, inbox.process, { ...inbox, prefetch: 100 });
-  const stuck = Array.from({ length: 10 }, (_, n) => `tiny-${n}`);
-  for (const id of stuck) send(name, { type: 'Ticked', messageId: id });
-  const others = Array.from({ length: 100 }, () => send(name, { type: 'Ticked' }));
-  await expect.poll(async () => (await effects()).isSupersetOf(new Set(others)), PATIENCE).toBe(true);
-  await expect
-    .poll(() => Math.min(...stuck.map((id) => tries.get(id) ?? 0)), { ...PATIENCE, timeout: 90_000 })
-    .toBeGreaterThan(13);
-  await consumer.stop();
-  expect(await letters()).toEqual([]);
-  expect(await vhost.depth(`${name}.dead`)).toBe(0);
-}, 180_000);
+// MySQL refuses such a table within a transaction, where it logs by GTID.
+test.skipIf(inject('servers').kind === 'mysql')(
+  'C1: a table in memory that is full keeps its own messages waiting, and no other',
+  async () => {
+    const name = newName();
+    await admin.query('CREATE TABLE tiny (filler CHAR(250) NOT NULL) ENGINE = MEMORY MAX_ROWS = 10');
+    onTestFinished(async () => void (await admin.query('DROP TABLE tiny')));
+    const fill = () => admin.query("INSERT INTO tiny SELECT REPEAT('x', 250) FROM information_schema.COLUMNS");
+    await admin.query('SET SESSION max_heap_table_size = 16384');
+    await expect(fill()).rejects.toMatchObject({ errno: 1114 });
+    const tries = new Map<string, number>();
+    const handler = on(Ticked(name), {
+      async handle(tx, { id }) {
+        if (id.startsWith('tiny')) {
+          tries.set(id, (tries.get(id) ?? 0) + 1);
+          await tx.execute("INSERT INTO tiny SELECT REPEAT('y', 250) FROM information_schema.COLUMNS LIMIT 500");
+        } else await tx.execute('INSERT INTO effects (name) VALUES (?)', [id]);
+      },
+    });
+    const inbox = createInbox(pool, defineConsumer({ name, handlers: [handler], retryDelaysMs: [50] }));
+    const consumer = await consume(name, inbox.process, { ...inbox, prefetch: 100 });
+    const stuck = Array.from({ length: 10 }, (_, n) => `tiny-${n}`);
+    for (const id of stuck) send(name, { type: 'Ticked', messageId: id });
+    const others = Array.from({ length: 100 }, () => send(name, { type: 'Ticked' }));
+    await expect.poll(async () => (await effects()).isSupersetOf(new Set(others)), PATIENCE).toBe(true);
+    await expect
+      .poll(() => Math.min(...stuck.map((id) => tries.get(id) ?? 0)), { ...PATIENCE, timeout: 90_000 })
+      .toBeGreaterThan(13);
+    await consumer.stop();
+    expect(await letters()).toEqual([]);
+    expect(await vhost.depth(`${name}.dead`)).toBe(0);
+  },
+  180_000,
+);
 
 test('C1: an ordered consumer holds such a message without counting, and its key with it; other keys go on', async () => {
   const tries = new Map<string, number>();
@@ -131,20 +136,23 @@ test('C1: an ordered consumer holds such a message without counting, and its key
   await expect
     .poll(async () => (await effects()).isSupersetOf(new Set(free)), { ...PATIENCE, timeout: 60_000 })
     .toBe(true);
-  for (let round = 2; round < 5; round++) {
-    await admin.query('UPDATE held_keys SET due_at = UTC_TIMESTAMP(6)');
-    await expect
-      .poll(() => Math.min(...walks.map(({ walk }) => tries.get(walk) ?? 0)), { ...PATIENCE, timeout: 60_000 })
-      .toBeGreaterThan(round);
-  }
+  const makeDue = () => admin.query('UPDATE held_keys SET due_at = UTC_TIMESTAMP(6)');
+  await expect
+    .poll(
+      async () => {
+        await makeDue();
+        return Math.min(...walks.map(({ walk }) => tries.get(walk) ?? 0));
+      },
+      { ...PATIENCE, timeout: 60_000, interval: 200 },
+    )
+    .toBeGreaterThan(5);
   expect(await letters()).toEqual([]);
   await admin.query('DELETE FROM trouble');
-  await admin.query('UPDATE held_keys SET due_at = UTC_TIMESTAMP(6)');
   const all = walks.flatMap(({ walk }) => [walk, `${walk}-2`]);
   await expect
     .poll(
       async () => {
-        await admin.query('UPDATE held_keys SET due_at = UTC_TIMESTAMP(6)');
+        await makeDue();
         return (await effects()).isSupersetOf(new Set(all));
       },
       { ...PATIENCE, timeout: 60_000 },
