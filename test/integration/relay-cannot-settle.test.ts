@@ -109,7 +109,7 @@ it('C3: a message that alone cannot be settled is not sent, its key waits, and t
   const relay = newRelay({ logger });
   relay.start();
   await expect.poll(published, PATIENCE).toBe(20);
-  expect(said('ONCEBOX_CANNOT_SETTLE')).toBeGreaterThan(0);
+  await expect.poll(() => said('ONCEBOX_CANNOT_SETTLE'), PATIENCE).toBeGreaterThan(0);
   await add(...twenty().map((_, n) => Step.message({ walk: `later${n}`, step: 1 })));
   await expect.poll(published, PATIENCE).toBe(40);
   expect(steps().filter((step) => step.startsWith('bad'))).toEqual([]);

@@ -26,7 +26,6 @@ export {
   isNonRetryable,
   NON_RETRYABLE,
   nameOf,
-  QUOTES_NO_DATA,
   reasonOf,
   ThrownError,
 } from './failure.ts';

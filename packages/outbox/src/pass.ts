@@ -69,9 +69,7 @@ export async function pass(
   request: PassRequest,
   settings: PassSettings,
 ): Promise<PassResult> {
-  // A quarter, so that the confirm of the last one and the settling have time, and a stop does not wait for a long key.
   const began = performance.now();
-  const sendUntil = began + Math.min(SENDING_MS, settings.timeoutMs / 4);
   let passed: { readonly dispatched: Dispatched; readonly readAt: number; readonly sentAt: number } | undefined;
   const result = await transaction(
     schema.pool,
@@ -95,6 +93,8 @@ export async function pass(
       const sendable = (await request.rehearse?.(tx, claimed, unblocked)) ?? unblocked;
       const leftOut = unblocked.length - sendable.length;
       const readAt = performance.now();
+      // A quarter, so that the confirm of the last one and the settling have time, and a stop does not wait for a long key.
+      const sendUntil = readAt + Math.min(SENDING_MS, settings.timeoutMs / 4);
       const early = settleEarly(tx, settings);
       const dispatched = await dispatch(sendable, schema.name, publisher, sendUntil, early);
       if (rows.length > 0) passed = { dispatched, readAt, sentAt: performance.now() };

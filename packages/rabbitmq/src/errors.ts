@@ -1,4 +1,4 @@
-import { classOf, fieldOf, QUOTES_NO_DATA } from '@oncebox/message';
+import { classOf, fieldOf } from '@oncebox/message';
 
 /** Stable codes of this package; each has a line in docs/errors.md. */
 export type BrokerErrorCode =
@@ -25,12 +25,16 @@ export class BrokerError extends Error {
 }
 
 /**
- * What a log line says of an error: its code where it has one (`ECONNREFUSED`, `404`), for amqplib's handshake errors their text. Both
- * of one that knows to quote no data: that of a connection which could not be had names the server's error.
+ * What a log line says of an error: its code where it has one (`ECONNREFUSED`, `404`), for amqplib's handshake errors their text. Of a
+ * connection that a database did not give, the code and the number of what the server said: the driver has no code for some.
  */
 export function reasonOf(error: unknown): string {
   const code = fieldOf(error, 'code');
   const message = fieldOf(error, 'message');
-  if (typeof code === 'string') return fieldOf(error, QUOTES_NO_DATA) === true ? `${code}: ${String(message)}` : code;
+  const cause = fieldOf(error, 'cause');
+  if (code === 'ONCEBOX_NO_CONNECTION' && cause !== undefined) return reasonOf(cause);
+  const errno = fieldOf(error, 'errno');
+  if (typeof errno === 'number' && errno > 0) return `${typeof code === 'string' ? code : 'error'} (${errno})`;
+  if (typeof code === 'string') return code;
   return typeof message === 'string' ? message : classOf(error);
 }
