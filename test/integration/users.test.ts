@@ -122,7 +122,7 @@ describe('grantUsers', () => {
     rotated.password = encodeURIComponent(`it's "a" \\ %@:/ ünusual; --`);
     await grant(rotated.href);
     await canConnect(rotated.href);
-    await expect(canConnect(schemas.fulfilment.url)).rejects.toMatchObject({ errno: 1045 });
+    await expect(canConnect(schemas.fulfilment.url)).rejects.toMatchObject({ cause: { errno: 1045 } });
     await grant(schemas.fulfilment.url);
     await canConnect(schemas.fulfilment.url);
   });

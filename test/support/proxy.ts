@@ -19,6 +19,8 @@ export interface TcpProxy {
   cut(): void;
   /** Connections stay, and nothing more comes through, the end of a connection neither: what a lost network looks like. */
   blackhole(...directions: Direction[]): void;
+  /** Connections of now stay and nothing more comes through them, ever; new ones pass. What a failover, or a NAT that forgets, leaves. */
+  strand(): void;
   /** Delays everything by so many milliseconds in each direction. */
   latency(milliseconds: number): void;
 }
@@ -35,17 +37,18 @@ const BUFFER_BYTES = 256 * 1024;
 export async function startProxy(url: string): Promise<TcpProxy> {
   const target = new URL(url);
   const connections = new Set<Socket>();
-  const gates = { toServer: openGate(), toClient: openGate() };
+  let gates = { toServer: openGate(), toClient: openGate() };
   let delayMs = 0;
 
   function relay(from: Socket, to: Socket, direction: Direction): void {
+    const own = gates;
     let queued = 0;
     let turn: Promise<unknown> = Promise.resolve();
     const inTurn = (act: () => unknown): void => {
       const due = delayMs > 0 ? sleep(delayMs) : undefined;
       turn = turn
         .then(() => due)
-        .then(() => gates[direction].opened)
+        .then(() => own[direction].opened)
         .then(act);
     };
     from.on('data', (chunk: Buffer) => {
@@ -95,6 +98,10 @@ export async function startProxy(url: string): Promise<TcpProxy> {
     cut,
     blackhole(...directions) {
       for (const direction of directions) gates[direction] = closedGate();
+    },
+    strand() {
+      proxy.blackhole('toServer', 'toClient');
+      gates = { toServer: openGate(), toClient: openGate() };
     },
     latency(milliseconds) {
       delayMs = milliseconds;

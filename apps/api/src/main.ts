@@ -26,6 +26,10 @@ import { IDEMPOTENCY_KEYS } from './idempotency/store.ts';
 import { ordersConsumer } from './orders/consumer.ts';
 
 const CONNECTIONS = 16;
+/** For a read without a transaction. Whoever waits for the answer has given up by then. */
+const STATEMENT_MS = 10_000;
+/** For the statement of a readiness probe. */
+const PROBE_MS = 1_000;
 /** Of its own, so that a queue that has grown while the api was away takes no connection from the requests. */
 const CONSUMER_CONNECTIONS = 4;
 /** Where the count of dead letters ends. */
@@ -39,9 +43,12 @@ const logger = createLogger({ name: 'api', level: settings.LOG_LEVEL, format: se
 
 await run({ logger }, async (stopping) => {
   const metrics = createMetrics();
-  const pool = createPool(API_DATABASE_URL, { connections: CONNECTIONS });
-  const consumerPool = createPool(API_DATABASE_URL, { connections: CONSUMER_CONNECTIONS });
-  const database = () => assertSuitable(pool).then(() => pool.query('SELECT 1'));
+  const pool = createPool(API_DATABASE_URL, { connections: CONNECTIONS, statementTimeoutMs: STATEMENT_MS });
+  const consumerPool = createPool(API_DATABASE_URL, {
+    connections: CONSUMER_CONNECTIONS,
+    statementTimeoutMs: STATEMENT_MS,
+  });
+  const database = () => assertSuitable(pool).then(() => pool.query({ sql: 'SELECT 1', timeout: PROBE_MS }));
   // The broker is no check: without it requests are served, and orders wait for what happens to them.
   const ops = await startOpsServer({ port: API_OPS_PORT, checks: { database }, metrics, logger, stopping });
   const requester =

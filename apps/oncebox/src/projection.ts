@@ -69,13 +69,16 @@ async function find(modules: readonly string[] | undefined, names: readonly stri
   return found;
 }
 
+/** A person waits, and a read of a large table takes its time. */
+const STATEMENT_MS = 300_000;
+
 async function rebuildIn(
   url: string,
   projection: Projection,
   options: { readonly restart: boolean; readonly signal: AbortSignal },
   say: (line: string) => void,
 ): Promise<Pick<RebuildProgress, 'done' | 'total' | 'removed'> | undefined> {
-  const pool = createPool(url, { connections: 1 });
+  const pool = createPool(url, { connections: 1, statementTimeoutMs: STATEMENT_MS });
   const onProgress = ({ done, total, removed }: RebuildProgress) => {
     // Streams that begin meanwhile are counted as done and not in the total.
     const percent = total === 0 ? 100 : Math.min(100, Math.floor((done / total) * 100));

@@ -1,4 +1,4 @@
-import { createPool, errnoOf, isUnavailable, type Pool, parseDatabaseUrl } from '@oncebox/mysql';
+import { createPool, DatabaseError, errnoOf, isUnavailable, type Pool, parseDatabaseUrl } from '@oncebox/mysql';
 import { databaseUrl, databaseUrls, loadConfig, reasonCode } from '@oncebox/service';
 import { z } from 'zod';
 import { UsageError } from './command.ts';
@@ -108,6 +108,9 @@ function loadUrls(given: readonly string[]): Readonly<Record<Kind, readonly stri
   return { outboxes: RELAY_DATABASE_URLS, services: services.filter((url) => url !== undefined) };
 }
 
+/** A person waits, and a read of a large table takes its time. */
+const STATEMENT_MS = 300_000;
+
 /** One source a schema, however often it is named: what is counted twice would be wrong. */
 function open(urls: readonly string[], only: string | undefined): Source[] {
   const places = new Map(urls.map((url) => [placeOf(url), url]));
@@ -118,7 +121,10 @@ function open(urls: readonly string[], only: string | undefined): Source[] {
     return { schema: isAmbiguous ? place : schema, url };
   })
     .filter(({ schema }) => only === undefined || schema === only)
-    .map(({ schema, url }) => ({ schema, pool: createPool(url, { connections: 2 }) }));
+    .map(({ schema, url }) => ({
+      schema,
+      pool: createPool(url, { connections: 2, statementTimeoutMs: STATEMENT_MS }),
+    }));
 }
 
 function placeOf(url: string): string {
@@ -139,19 +145,21 @@ export function noSchema(kinds: readonly Kind[]): SourceError {
 /** The server's own words name the table or the address; these say what to do. They hold no data: no statement fails for a value here. */
 function explain(error: unknown): unknown {
   if (!(error instanceof Error) || error instanceof SourceError) return error;
-  const errno = errnoOf(error) ?? 0;
+  // Of a connection that could not be had, the server's own error is the cause.
+  const told = error instanceof DatabaseError && error.cause instanceof Error ? error.cause : error;
+  const errno = errnoOf(told) ?? 0;
   if ([1049, 1054, 1146].includes(errno)) {
-    return new SourceError('ONCEBOX_NOT_MIGRATED', `${error.message}. "oncebox migrate" brings the schema up to date`);
+    return new SourceError('ONCEBOX_NOT_MIGRATED', `${told.message}. "oncebox migrate" brings the schema up to date`);
   }
   if ([1044, 1045, 1142, 1143].includes(errno)) {
     return new SourceError(
       'ONCEBOX_ACCESS_DENIED',
-      `${error.message}. "oncebox migrate" makes the users of the URLs and grants them what they need`,
+      `${told.message}. "oncebox migrate" makes the users of the URLs and grants them what they need`,
     );
   }
   if (!isUnavailable(error)) return error;
   return new SourceError(
     'ONCEBOX_DATABASE_AWAY',
-    `A database does not answer: ${error.message || reasonCode(error)}. Is the server up, and are the URLs right?`,
+    `A database does not answer: ${told.message || reasonCode(error)}. Is the server up, and are the URLs right?`,
   );
 }

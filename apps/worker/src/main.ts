@@ -37,6 +37,10 @@ import { welcomeEmail } from './welcome-email.ts';
 /** Fewer than the messages in hand: their transactions are short, and a database shared by many workers has connections to spare. */
 const CONNECTIONS = 20;
 const GATEWAY_CONNECTIONS = 5;
+/** For a statement without a transaction. */
+const STATEMENT_MS = 10_000;
+/** For the statement of a readiness probe. */
+const PROBE_MS = 1_000;
 /** Where the counts of dead letters and sagas end. */
 const COUNTED = 10_000;
 
@@ -68,11 +72,17 @@ const announced = (inbox: Inbox): Inbox => ({
 
 await run({ logger }, async (stopping) => {
   const metrics = createMetrics();
-  const pool = createPool(config.WORKER_DATABASE_URL, { connections: CONNECTIONS });
+  const pool = createPool(config.WORKER_DATABASE_URL, {
+    connections: CONNECTIONS,
+    statementTimeoutMs: STATEMENT_MS,
+  });
   const { host, port } = parseDatabaseUrl(config.WORKER_DATABASE_URL);
   const broker = connectBroker({ urls: config.AMQP_URL, name: 'worker', logger });
   // The gateway stands for another company's system: it has connections of its own, and no transaction of ours.
-  const gatewayPool = createPool(config.WORKER_DATABASE_URL, { connections: GATEWAY_CONNECTIONS });
+  const gatewayPool = createPool(config.WORKER_DATABASE_URL, {
+    connections: GATEWAY_CONNECTIONS,
+    statementTimeoutMs: STATEMENT_MS,
+  });
   const saga = orderFulfilment(config.WORKER_STEP_TIMEOUT_MS);
   const consumers = [
     welcomeEmail,
@@ -133,7 +143,7 @@ await run({ logger }, async (stopping) => {
     stopping,
     metrics,
     checks: {
-      database: () => assertSuitable(pool).then(() => pool.query('SELECT 1')),
+      database: () => assertSuitable(pool).then(() => pool.query({ sql: 'SELECT 1', timeout: PROBE_MS })),
       broker: () => {
         const state = broker.consuming.state();
         if (state !== 'connected') throw Object.assign(new Error('no broker'), { code: state.toUpperCase() });

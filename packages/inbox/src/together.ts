@@ -1,5 +1,5 @@
 import type { Received, Verdict } from '@oncebox/message';
-import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
+import { isRefusal, type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import { COMMIT_MS, type HandleAlone } from './alone.ts';
 import type { Consumer } from './consumer.ts';
 import { allow } from './deadline.ts';
@@ -108,6 +108,7 @@ export function handleTogether(
       const verdict =
         work === undefined ? (readings[at] ?? failed(undefined)) : await handleInSavepoint(tx, name, message.id, work);
       if (ordered === undefined || !('error' in verdict)) return verdict;
+      if (verdict.kind === 'unavailable') throw verdict.error; // what may be an outage holds nothing
       const kept = await holdFailed(tx, { name, retryDelaysMs, ...ordered }, message, verdict);
       if (kept.held) held.add(key);
       else givenUp.add(message.id);
@@ -143,7 +144,9 @@ export function handleTogether(
         const { dead } = await transaction(pool, (tx) => holdFailed(tx, settings, message, failure));
         return { kind: 'held', failure: failure.error, dead };
       } catch (unstorable) {
-        return (await isAway()) ? unavailable(unstorable) : { kind: 'dead', error: failed(unstorable).error };
+        // A store that is full takes this message when there is room again.
+        if (isRefusal(unstorable) || (await isAway())) return unavailable(unstorable);
+        return { kind: 'dead', error: failed(unstorable).error };
       }
     }
   }

@@ -1,7 +1,8 @@
-import { failureOf, isNonRetryable, MessageError, type Received, type Verdict } from '@oncebox/message';
+import { failureOf, isNonRetryable, MessageError, type Received } from '@oncebox/message';
+import { isRefusal } from '@oncebox/mysql';
 import type { Consumer } from './consumer.ts';
 
-/** An attempt that counts. */
+/** An attempt that has failed. */
 export interface Failure {
   readonly kind: 'retry' | 'dead';
   readonly error: Error;
@@ -9,12 +10,20 @@ export interface Failure {
   readonly unknown?: boolean;
   /** Another worker of the consumer has one, and no attempt has failed. */
   readonly elsewhere?: boolean;
+  /** No attempt is spent: the server itself could not go on, for this message at least. */
+  readonly counted?: false;
 }
+
+/** Milliseconds until the next attempt at a message for which the server could not go on. */
+export const UNCOUNTED_PAUSE_MS = 30_000;
+
+const notCounted = (thrown: unknown): { readonly counted?: false } => (isRefusal(thrown) ? { counted: false } : {});
 
 /** What an error in a handler, or in what prepares its work, comes to. */
 export const failed = (thrown: unknown): Failure => ({
   kind: isNonRetryable(thrown) ? 'dead' : 'retry',
   error: failureOf(thrown),
+  ...notCounted(thrown),
 });
 
 /** Later rather than never: during a deployment the next worker may know it. */
@@ -30,4 +39,5 @@ export const unknownMessage = ({ name, types }: Consumer, { type, version }: Rec
 });
 
 export const unreadable = (thrown: unknown): Failure => ({ kind: 'dead', error: failureOf(thrown) });
-export const unavailable = (thrown: unknown): Verdict => ({ kind: 'unavailable', error: failureOf(thrown) });
+export const unavailable = (thrown: unknown) =>
+  ({ kind: 'unavailable', error: failureOf(thrown), ...notCounted(thrown) }) as const;

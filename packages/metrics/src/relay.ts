@@ -13,7 +13,7 @@ export function countRelay(registry: Registry): (schemas: readonly string[]) => 
   });
   const failures = new Counter({
     name: 'oncebox_relay_failures_total',
-    help: 'Looks, passes and cleanings that threw, by reason: "database away" or "error".',
+    help: 'Looks, passes and cleanings that threw, by reason: "database away", "cannot settle" or "error".',
     labelNames: ['schema', 'reason'] as const,
     registers,
   });
@@ -56,7 +56,7 @@ export function countRelay(registry: Registry): (schemas: readonly string[]) => 
   return (schemas) => {
     for (const schema of schemas) {
       busy.inc({ schema }, 0);
-      for (const reason of ['database away', 'error']) failures.inc({ schema, reason }, 0);
+      for (const reason of ['database away', 'cannot settle', 'error']) failures.inc({ schema, reason }, 0);
       for (const result of ['confirmed', 'returned', 'nacked', 'unsendable', 'unknown'])
         messages.inc({ schema, result }, 0);
     }

@@ -21,9 +21,16 @@ export type DatabaseErrorCode =
   | 'ONCEBOX_GRANT_FAILED'
   | 'ONCEBOX_DATABASE_AWAY';
 
+/** As @oncebox/message knows an error whose message may be written down: a log then says which error the server gave. */
+const QUOTES_NO_DATA = Symbol.for('oncebox.quotes-no-data');
+
 export class DatabaseError extends Error {
   override readonly name = 'DatabaseError';
   readonly code: DatabaseErrorCode;
+
+  get [QUOTES_NO_DATA](): boolean {
+    return this.code === 'ONCEBOX_NO_CONNECTION';
+  }
 
   constructor(code: DatabaseErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);
@@ -57,6 +64,17 @@ export const errorNameOf = (error: unknown): string | undefined => {
 };
 
 /**
+ * An error without its message, which may quote data: `ER_ACCESS_DENIED_ERROR (1045)`, `ECONNREFUSED`. With the number, because
+ * the driver has no name for those of newer servers.
+ */
+export function nameAndNumberOf(error: unknown): string | undefined {
+  const name = errorNameOf(error);
+  const errno = errnoOf(error);
+  if (errno === undefined) return name;
+  return name === undefined ? `error ${errno}` : `${name} (${errno})`;
+}
+
+/**
  * The server refused a value, and its message quotes it: SQLSTATE 22 and 23, and 1366, which
  * belongs to neither.
  */
@@ -88,9 +106,22 @@ export const isFatal = (error: unknown): boolean => field(error, 'fatal') === tr
  */
 export const isTransactionLost = (error: unknown): boolean => field(error, 'code') === 'ONCEBOX_TRANSACTION_LOST';
 
-/** Too many connections, shutdown, killed connection, read-only after a failover, idle timeout. */
+/** Shutdown, a killed connection or statement, a network error that the server saw, idle timeout. */
 const UNAVAILABLE_ERRNOS: ReadonlySet<number> = new Set([
-  1040, 1053, 1077, 1152, 1158, 1159, 1160, 1161, 1203, 1290, 1317, 1792, 1836, 1927, 2006, 2013, 3032, 4031,
+  1053, 1077, 1152, 1158, 1159, 1160, 1161, 1317, 1927, 2006, 2013, 3168, 3169, 4031,
+]);
+
+/**
+ * The server answers, and is in no state to do what it is asked, whoever asks.
+ *
+ * Full or out of files, memory or threads: 1, 3, 5, 20 and 23 (of the file system, for temporary files), 1021, 1026, 1030, 1037,
+ * 1041, 1114, 1135, 1637, 3675. Commit or rollback failed: 1180, 1181. Read-only, locked or offline: 1036, 1223, 1290, 1792, 1836,
+ * 1874, 3032. Part of a cluster that does not take writes: 1047 (Galera), 3100 and 3101 (Group Replication). A limit of the user
+ * or the server: 1040, 1203, 1226, 1461. The user's password has expired: 1820.
+ */
+const REFUSING_ERRNOS: ReadonlySet<number> = new Set([
+  1, 3, 5, 20, 23, 1021, 1026, 1030, 1036, 1037, 1040, 1041, 1047, 1114, 1135, 1180, 1181, 1203, 1223, 1226, 1290, 1461,
+  1637, 1792, 1820, 1836, 1874, 3032, 3100, 3101, 3675,
 ]);
 const UNAVAILABLE_CODES: ReadonlySet<unknown> = new Set([
   'ECONNREFUSED',
@@ -110,6 +141,17 @@ const UNAVAILABLE_CODES: ReadonlySet<unknown> = new Set([
 ]);
 
 /**
+ * Of the outages, those for which no message may pay, however long they last: the work was not begun for want of a connection, or
+ * the server says of itself that it cannot go on. Not a connection that broke, which the work may have done.
+ */
+export function isRefusal(error: unknown): boolean {
+  const errno = errnoOf(error);
+  if (errno === undefined) return field(error, 'code') === 'ONCEBOX_NO_CONNECTION';
+  // Others give their errors small numbers, too.
+  return REFUSING_ERRNOS.has(errno) && (errno > 1000 || typeof field(error, 'sqlState') === 'string');
+}
+
+/**
  * The database is away, takes no writes or has no connection to spare: an outage, not a fault of
  * the work that met it. Ours are known by their code, and not by their class, of which a process
  * may have two copies.
@@ -120,7 +162,7 @@ export function isUnavailable(error: unknown): boolean {
     return code === 'ONCEBOX_COMMIT_UNKNOWN' || code === 'ONCEBOX_NO_CONNECTION';
   }
   const errno = errnoOf(error);
-  if (errno !== undefined && UNAVAILABLE_ERRNOS.has(errno)) return true;
+  if (isRefusal(error) || (errno !== undefined && UNAVAILABLE_ERRNOS.has(errno))) return true;
   if (UNAVAILABLE_CODES.has(code)) return true;
   // mysql2 gives these two no code of their own.
   const message = types.isNativeError(error) ? field(error, 'message') : undefined;

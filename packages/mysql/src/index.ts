@@ -6,8 +6,10 @@ export {
   errnoOf,
   isContention,
   isDuplicateKey,
+  isRefusal,
   isTransactionLost,
   isUnavailable,
+  nameAndNumberOf,
 } from './errors.ts';
 export { fromConnection } from './from-connection.ts';
 export type { Transaction } from './handle.ts';

@@ -1,7 +1,10 @@
 import { createPool as createMysqlPool, type PoolOptions } from 'mysql2';
 import type { Pool } from 'mysql2/promise';
+import { watchConnections } from './acquire.ts';
+import { withDeadlines } from './deadlines.ts';
 import { DatabaseError } from './errors.ts';
-import { haveOurSettings, noteRefusal, SESSION_SETTINGS } from './settings.ts';
+import { giveOurSessions } from './our-sessions.ts';
+import { SESSION_SETTINGS } from './settings.ts';
 
 export interface DatabaseUrl {
   readonly host: string;
@@ -79,6 +82,12 @@ export interface PoolSettings {
    * variable would leak to the next.
    */
   readonly session?: Readonly<Record<string, number>>;
+  /**
+   * Milliseconds for a `query` or an `execute` on the pool itself, and as long again for the wait for a connection; then the
+   * connection is destroyed and the error is an outage (ETIMEDOUT). The option `timeout` of one statement wins. Default 30,000, as
+   * for a transaction.
+   */
+  readonly statementTimeoutMs?: number;
 }
 
 /**
@@ -86,32 +95,21 @@ export interface PoolSettings {
  * be made while the server is away.
  *
  * Its sessions have fixed settings (`SESSION_SETTINGS`) and are READ COMMITTED, which also spares
- * each `transaction()` the round trip that says so. A session that does not take them is not used.
+ * each `transaction()` the round trip that says so. A session that does not take them is not given.
+ *
+ * Failing to get a connection is ONCEBOX_NO_CONNECTION on every path, with the server's or the
+ * network's error as its cause. Nothing waits without a deadline, `end` neither.
  */
-export function createPool(url: string, { connections, session = {} }: PoolSettings): Pool {
-  const pool = createMysqlPool({ ...connectionOptions(url), connectionLimit: connections, maxIdle: connections });
-  const promised = pool.promise();
-  const settings = [
+export function createPool(
+  url: string,
+  { connections, session = {}, statementTimeoutMs = 30_000 }: PoolSettings,
+): Pool {
+  const core = createMysqlPool({ ...connectionOptions(url), connectionLimit: connections, maxIdle: connections });
+  const pool = core.promise();
+  watchConnections(core, pool);
+  giveOurSessions(core, [
     ...SESSION_SETTINGS,
     ...Object.entries(session).map(([name, value]) => `SESSION ${name} = ${value}`),
-  ];
-  pool.on('connection', (connection) => {
-    // Without a listener, an idle session that meets its wait_timeout (4031) ends the process. The
-    // pool itself drops such a connection.
-    connection.on('error', () => undefined);
-    // Both run before the borrower's first statement: a connection runs its statements in the order
-    // given. The caller's own come last.
-    const orDestroy = (error: unknown): void => {
-      if (error === null) return;
-      noteRefusal(promised, error);
-      connection.destroy();
-    };
-    connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED', orDestroy);
-    connection.query(`SET ${settings.join(', ')}`, (error) => {
-      if (error !== null) return orDestroy(error);
-      noteRefusal(promised, undefined);
-      haveOurSettings(connection);
-    });
-  });
-  return promised;
+  ]);
+  return withDeadlines(pool, statementTimeoutMs);
 }

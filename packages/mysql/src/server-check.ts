@@ -1,13 +1,15 @@
 import type { Pool, RowDataPacket } from 'mysql2/promise';
-import { DatabaseError, errnoOf } from './errors.ts';
+import { onConnection } from './acquire.ts';
+import { DatabaseError } from './errors.ts';
 import { OPTIONS } from './own-options.ts';
-import { refusalOf } from './settings.ts';
 
 /**
  * The least that a server accepts in one packet by default; a message of usual size fits with room
  * to spare.
  */
 const LEAST_PACKET = 1024 * 1024;
+
+const TIMEOUT_MS = 5_000;
 
 interface Variables extends RowDataPacket {
   readonly version: string;
@@ -33,22 +35,15 @@ const suitable = new WeakSet<Pool>();
  */
 export async function assertSuitable(pool: Pool): Promise<void> {
   if (suitable.has(pool)) return;
-  const [[found]] = await pool.query<Variables[]>({ sql: READ, timeout: 5_000, ...OPTIONS }).catch((error: unknown) => {
-    // The pool says only that the connection is closed, as a session that took no settings is.
-    const refusal = refusalOf(pool);
-    throw errnoOf(refusal) === undefined ? error : settingsRefused(refusal);
+  const read = onConnection(pool, TIMEOUT_MS, (connection) => connection.query<Variables[]>({ sql: READ, ...OPTIONS }));
+  const [[found]] = await read.catch((error: unknown) => {
+    const cause: unknown = error instanceof DatabaseError ? error.cause : undefined;
+    throw cause instanceof DatabaseError && cause.code === 'ONCEBOX_UNSUITABLE_SERVER' ? cause : error;
   });
   const problem = found === undefined ? undefined : problemOf(found);
   if (problem !== undefined) throw new DatabaseError('ONCEBOX_UNSUITABLE_SERVER', problem);
   suitable.add(pool);
 }
-
-const settingsRefused = (cause: unknown): DatabaseError =>
-  new DatabaseError(
-    'ONCEBOX_UNSUITABLE_SERVER',
-    `The server refused the settings of a session, and no session is used without them: ${cause instanceof Error ? cause.message : ''}`,
-    { cause },
-  );
 
 function problemOf({ version, logs, format, packet, statements, engine }: Variables): string | undefined {
   const [, major = '0', minor = '0'] = /^(\d+)\.(\d+)/.exec(version) ?? [];

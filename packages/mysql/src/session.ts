@@ -1,5 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Connection, createConnection } from 'mysql2/promise';
+import { cut, silence } from './acquire.ts';
 import { DatabaseError, errorNameOf, isUnavailable } from './errors.ts';
 import { connectionOptions } from './pool.ts';
 import { SESSION_SETTINGS } from './settings.ts';
@@ -8,6 +9,9 @@ import { SESSION_SETTINGS } from './settings.ts';
 export type OnProgress = (line: string) => void;
 
 const PATIENCE_MS = 60_000;
+/** For one statement: an ALTER of a large table takes its time. A network that is silent ends sooner, by TCP's keepalive. */
+const STATEMENT_MS = 6 * 3_600_000;
+const END_MS = 2_000;
 
 /**
  * Runs `work` on an administrator's session of its own, without a default schema, and closes it. A
@@ -30,13 +34,29 @@ export async function withAdministrator<T>(
       `SET ${SESSION_SETTINGS.join(', ')}, SESSION sql_mode = 'TRADITIONAL', SESSION lock_wait_timeout = 30`,
     );
     const result = await work(connection);
-    await connection.end();
+    await Promise.race([connection.end(), delay(END_MS, undefined, { ref: false })]);
     return result;
-  } catch (error) {
+  } finally {
     // No farewell on a session that may be what failed: it could wait for an answer for ever.
-    connection.destroy();
-    throw error;
+    cut(connection);
   }
+}
+
+function withDeadline(connection: Connection): Connection {
+  const query = connection.query.bind(connection);
+  const bounded = async (...given: Parameters<typeof query>): Promise<unknown> => {
+    const late = Promise.withResolvers<never>();
+    const timer = setTimeout(() => {
+      cut(connection);
+      late.reject(silence('The statement was not answered', STATEMENT_MS));
+    }, STATEMENT_MS);
+    try {
+      return await Promise.race([query(...given), late.promise]);
+    } finally {
+      clearTimeout(timer);
+    }
+  };
+  return Object.assign(connection, { query: bounded });
 }
 
 async function connect(url: string, onProgress: OnProgress): Promise<Connection> {
@@ -50,7 +70,7 @@ async function connect(url: string, onProgress: OnProgress): Promise<Connection>
       // A session that breaks between two statements shows in the second; without a listener it
       // ends the process.
       connection.on('error', () => undefined);
-      return connection;
+      return withDeadline(connection);
     } catch (error) {
       if (!isUnavailable(error)) throw error;
       const reason = errorNameOf(error) ?? 'no reason given';

@@ -19,14 +19,6 @@ export const SESSION_SETTINGS: readonly string[] = [
   'SESSION unique_checks = 1',
 ];
 
-/** By pool, the error with which the server last refused these settings to a new session. */
-const refusals = new WeakMap<object, unknown>();
-
-/** @internal @param error undefined when a session has taken the settings. */
-export const noteRefusal = (pool: object, error: unknown): void => void refusals.set(pool, error);
-/** @internal */
-export const refusalOf = (pool: object): unknown => refusals.get(pool);
-
 /** Sessions that have these settings, and are READ COMMITTED, until they end. */
 const ours = new WeakSet<object>();
 

@@ -1,11 +1,18 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import type { Pool, PoolConnection } from 'mysql2/promise';
+import { abandon, acquire, silence } from './acquire.ts';
 import { DatabaseError, isContention, isFatal, isUnavailable } from './errors.ts';
 import { handle, type Transaction } from './handle.ts';
 import { signal } from './signals.ts';
 import { coreOf, isOurs, type Statements, statementsOn } from './transaction-statements.ts';
 
-const KILL_MS = 1_000;
+/** For the release of named locks. */
+const RELEASE_MS = 1_000;
+/**
+ * For the beginning of a transaction, which waits for nothing: a connection that died while it was
+ * idle is noticed after that, and not only at the end of a handler's time.
+ */
+const BEGIN_MS = 5_000;
 
 export interface TransactionOptions {
   /**
@@ -34,7 +41,7 @@ export interface TransactionOptions {
  * @throws DatabaseError ONCEBOX_TRANSACTION_LOST when the transaction ended before its time, by
  *   such a statement, a procedure, or the server (`innodb_rollback_on_timeout`).
  *   ONCEBOX_COMMIT_UNKNOWN when the connection broke while COMMIT was under way: it may have
- *   happened. ONCEBOX_NO_CONNECTION when the pool had none in time: nothing has been done.
+ *   happened. ONCEBOX_NO_CONNECTION when there was none, for whatever reason: nothing has been done.
  */
 export async function transaction<T>(
   pool: Pool,
@@ -64,15 +71,12 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
   const deadline = Promise.withResolvers<never>();
   deadline.promise.catch(() => undefined);
   let expired = false;
-  const timer = setTimeout(() => {
+  const expire = (what: string, ms: number): void => {
     expired = true;
-    deadline.reject(
-      Object.assign(new Error(`The transaction did not end within ${timeoutMs} ms`), {
-        code: 'ETIMEDOUT',
-        fatal: true,
-      }),
-    );
-  }, timeoutMs);
+    deadline.reject(silence(what, ms));
+  };
+  const timer = setTimeout(() => expire('The transaction did not end', timeoutMs), timeoutMs);
+  const beginning = setTimeout(() => expire('The transaction did not begin', BEGIN_MS), BEGIN_MS);
   const bounded = <R>(promise: Promise<R>): Promise<R> => Promise.race([promise, deadline.promise]);
   let committing = false;
   try {
@@ -82,6 +86,7 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
       await bounded(connection.query('SET TRANSACTION ISOLATION LEVEL READ COMMITTED'));
     }
     await bounded(connection.query('START TRANSACTION'));
+    clearTimeout(beginning);
     const result = await bounded(work(tx));
     end();
     await bounded(statements.assertOpen());
@@ -118,6 +123,7 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
     // which the caller must learn.
     throw statements.lost !== undefined && !isContention(statements.lost) ? statements.lost : error;
   } finally {
+    clearTimeout(beginning);
     clearTimeout(timer);
   }
 }
@@ -129,50 +135,9 @@ async function runOnce<T>(pool: Pool, work: (tx: Transaction) => Promise<T>, tim
 async function giveBack(connection: PoolConnection, { leftovers }: Statements): Promise<void> {
   if (leftovers === 'settings') connection.destroy();
   else if (leftovers === 'locks') {
-    await connection.query({ sql: 'DO RELEASE_ALL_LOCKS()', timeout: KILL_MS }).then(
+    await connection.query({ sql: 'DO RELEASE_ALL_LOCKS()', timeout: RELEASE_MS }).then(
       () => connection.release(),
       () => connection.destroy(),
     );
   } else connection.release();
-}
-
-/**
- * mysql2's own wait for a free connection never ends. It has a deadline of its own, so that one
- * that came late does not meet the attempt's and is destroyed for it, just when connections are
- * short.
- */
-async function acquire(pool: Pool, timeoutMs: number): Promise<PoolConnection> {
-  const acquired = pool.getConnection();
-  const deadline = Promise.withResolvers<never>();
-  const timer = setTimeout(() => {
-    // It keeps its place in the pool's queue; what it is given there goes back at once.
-    acquired.then(
-      (connection) => connection.release(),
-      () => undefined,
-    );
-    deadline.reject(
-      new DatabaseError(
-        'ONCEBOX_NO_CONNECTION',
-        `The pool had no connection within ${timeoutMs} ms: all of them are in use, or the server does not answer. ` +
-          'Make the transactions shorter, or the pool larger.',
-      ),
-    );
-  }, timeoutMs);
-  try {
-    return await Promise.race([acquired, deadline.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-/**
- * Leaves a connection whose caller has run out of time while the server may be in good health.
- * Destroying it is not enough: a session that waits for a lock, or computes, does not notice and
- * keeps its own locks, in an inbox those of messages that somebody is about to try again. A user
- * may kill sessions of its own. Not waited for long, as the server may be what is slow.
- */
-async function abandon(pool: Pool, connection: PoolConnection): Promise<void> {
-  connection.destroy();
-  const killed = pool.query('KILL ?', [connection.threadId]).catch(() => undefined); // it has ended by itself
-  await Promise.race([killed, delay(KILL_MS, undefined, { ref: false })]);
 }

@@ -4,6 +4,7 @@ import { findFew, findWork, type Work } from './claim.ts';
 import { Floors } from './floors.ts';
 import { type PassResult, type PassSettings, pass } from './pass.ts';
 import type { Publisher } from './publisher.ts';
+import { Rehearsal, SettleError } from './rehearse.ts';
 import { keepRepaired } from './repair.ts';
 import { deleteExpired } from './retention.ts';
 import { PARTITIONS } from './row.ts';
@@ -43,6 +44,8 @@ const SLOWER: readonly (readonly [polls: number, times: number])[] = [
 const TAKEN = 5;
 /** A look takes some milliseconds. One that takes so long is an outage that gives no error: a frozen server, a lost network. */
 const SILENT_MS = 2_000;
+/** Between two lines about the same messages that are not sent. */
+const SAY_LEFT_OUT_MS = 30_000;
 const ALL = Array.from({ length: PARTITIONS }, (_, partition) => partition);
 /**
  * While passes come back full, the last look holds for so long: there is work where there was some, and a look is the dearest small thing of a
@@ -71,6 +74,11 @@ export class Drain {
   #lookingSince = Number.POSITIVE_INFINITY;
   #resting: Promise<void> | undefined;
   #idlePolls = 0;
+  readonly #rehearsal: Rehearsal;
+  /** Why the last pass failed, or left messages out; undefined once one has not, or there is nothing to do. */
+  #unsettled: unknown;
+  /** On performance.now()'s clock. */
+  #saidLeftOutAt = Number.NEGATIVE_INFINITY;
   /** Why the database did not answer when it was last asked; undefined once it did. */
   #outage: unknown = Object.assign(new Error('the database has not been asked yet'), { code: 'STARTING' });
 
@@ -79,11 +87,16 @@ export class Drain {
     this.#publisher = publisher;
     this.#settings = settings;
     this.#logger = logger;
+    this.#rehearsal = new Rehearsal(schema, settings);
   }
 
-  /** @throws what the database last failed with, if it has not answered since; ETIMEDOUT while it leaves a look without an answer. */
+  /**
+   * @throws what the database last failed with, if it has not answered since; what the last pass failed with; ETIMEDOUT while it
+   *   leaves a look without an answer.
+   */
   assertAvailable(): void {
     if (this.#outage !== undefined) throw this.#outage;
+    if (this.#unsettled !== undefined) throw this.#unsettled;
     if (performance.now() - this.#lookingSince < SILENT_MS) return;
     throw Object.assign(new Error('the database does not answer'), { code: 'ETIMEDOUT' });
   }
@@ -122,7 +135,7 @@ export class Drain {
           'Publishing was interrupted; no attempt was counted',
         );
         await pause(jittered(1_000), signal);
-      }
+      } else if (result.leftOut > 0 && result.published.length === 0) await pause(jittered(1_000), signal);
     });
   }
 
@@ -159,7 +172,11 @@ export class Drain {
     this.#outage = undefined;
     this.#lookedAt = performance.now();
     this.#found = work;
-    if (work.partitions.length === 0) this.#backlog = false;
+    if (work.partitions.length === 0) {
+      this.#backlog = false;
+      this.#unsettled = undefined;
+      this.#rehearsal.forget();
+    }
     return work;
   }
 
@@ -172,8 +189,12 @@ export class Drain {
       this.#found = { ...this.#found, due: this.#found.due.difference(new Set(partitions)) };
     };
     try {
-      const request = { ...probe, share, start: this.#start, onClaimed };
+      const isRehearsed = this.#rehearsal.isDue;
+      if (isRehearsed) await this.#rehearsal.proveCommit();
+      const rehearse: Rehearsal['rows'] = (...given) => this.#rehearsal.rows(...given);
+      const request = { ...probe, share, start: this.#start, onClaimed, rehearse: isRehearsed ? rehearse : undefined };
       const result = await pass(this.#schema, this.#publisher, request, this.#settings);
+      this.#note(result);
       this.#floors.raise(result.last);
       // Who came too late for all of them has learnt nothing about how much there is.
       if (result.claimed.length > 0) this.#backlog = result.full;
@@ -191,9 +212,29 @@ export class Drain {
       if (parked > 0)
         this.#logger.error({ ...at, parked }, 'Messages can never be sent and are parked: see last_error');
       return result;
+    } catch (error) {
+      this.#rehearsal.failed();
+      this.#unsettled = error;
+      throw error;
     } finally {
       for (const partition of claimed) this.#held.delete(partition);
     }
+  }
+
+  /** Whether the relay can settle, after a pass that is committed. */
+  #note({ published, refused, parked, leftOut }: PassResult): void {
+    if (published.length + refused + parked > 0) {
+      this.#rehearsal.succeeded();
+      this.#unsettled = undefined;
+    }
+    if (leftOut === 0) return;
+    const err = this.#rehearsal.problem;
+    this.#unsettled = err;
+    if (performance.now() - this.#saidLeftOutAt < SAY_LEFT_OUT_MS) return;
+    this.#saidLeftOutAt = performance.now();
+    const { name } = this.#schema;
+    tell('oncebox:relay:failed', { schema: name, reason: 'cannot settle' });
+    this.#logger.error({ schema: name, err }, 'Some messages cannot be settled and are not sent; the others are');
   }
 
   async #clean(signal: AbortSignal): Promise<void> {
@@ -225,10 +266,12 @@ export class Drain {
         failures += 1;
         this.#outage = error;
         const { name, server } = this.#schema;
-        tell('oncebox:relay:failed', { schema: name, reason: isUnavailable(error) ? 'database away' : 'error' });
+        const cannotSettle = error instanceof SettleError;
+        const reason = isUnavailable(error) ? 'database away' : cannotSettle ? 'cannot settle' : 'error';
+        tell('oncebox:relay:failed', { schema: name, reason });
         if (isUnavailable(error)) this.#logger.warn({ schema: name, err: error }, `Waiting for database ${server}`);
         else this.#logger.error({ schema: name, err: error }, `Draining ${name} failed; trying again`);
-        await pause(jittered(Math.min(5_000, 100 * 2 ** Math.min(failures, 10))), signal);
+        await pause(jittered(Math.min(cannotSettle ? 30_000 : 5_000, 100 * 2 ** Math.min(failures, 10))), signal);
       }
     }
   }

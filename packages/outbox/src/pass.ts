@@ -14,6 +14,7 @@ import {
 } from './claim.ts';
 import { type Dispatched, dispatch } from './dispatch.ts';
 import type { Publisher } from './publisher.ts';
+import type { Rehearsal } from './rehearse.ts';
 import { forget } from './retention.ts';
 import { keyOf, type OutboxRow } from './row.ts';
 import { type Backoff, hold, park, postpone, settle, unblock, waitForHead } from './settle.ts';
@@ -43,6 +44,8 @@ export interface PassResult {
   /** The limit of rows or, roughly, that of bytes was reached: there is probably more. */
   readonly full: boolean;
   readonly outage: string | undefined;
+  /** Rows that were not sent, because they could not be settled. */
+  readonly leftOut: number;
 }
 
 export interface PassRequest extends Work {
@@ -51,6 +54,8 @@ export interface PassRequest extends Work {
   /** Where to begin looking for them. */
   readonly start: number;
   readonly onClaimed?: (partitions: readonly number[]) => void;
+  /** Asked before anything is sent. @returns those of the rows that can be settled. */
+  readonly rehearse?: Rehearsal['rows'] | undefined;
 }
 
 /**
@@ -64,9 +69,7 @@ export async function pass(
   request: PassRequest,
   settings: PassSettings,
 ): Promise<PassResult> {
-  // A quarter, so that the confirm of the last one and the settling have time, and a stop does not wait for a long key.
   const began = performance.now();
-  const sendUntil = began + Math.min(SENDING_MS, settings.timeoutMs / 4);
   let passed: { readonly dispatched: Dispatched; readonly readAt: number; readonly sentAt: number } | undefined;
   const result = await transaction(
     schema.pool,
@@ -85,8 +88,12 @@ export async function pass(
       const blocked = heads.size === 0 ? [] : blockedOf(rows, heads, isChained(due) ? turns : new Set());
       if (due.length > 0) await tidy(tx, due, rows, turns, blocked);
       const held = new Set(blocked);
-      const sendable = blocked.length === 0 ? rows : rows.filter((row) => !held.has(row));
+      const unblocked = blocked.length === 0 ? rows : rows.filter((row) => !held.has(row));
+      const sendable = (await request.rehearse?.(tx, claimed, unblocked)) ?? unblocked;
+      const leftOut = unblocked.length - sendable.length;
       const readAt = performance.now();
+      // A quarter, so that the confirm of the last one and the settling have time, and a stop does not wait for a long key.
+      const sendUntil = readAt + Math.min(SENDING_MS, settings.timeoutMs / 4);
       const early = settleEarly(tx, settings);
       const dispatched = await dispatch(sendable, schema.name, publisher, sendUntil, early);
       if (rows.length > 0) passed = { dispatched, readAt, sentAt: performance.now() };
@@ -104,9 +111,10 @@ export async function pass(
         claimed,
         ...outcome,
         correlationIds: [...dispatched.correlationIds],
-        last: dispatched.complete ? lastReady(rows) : new Map(),
+        last: dispatched.complete && leftOut === 0 ? lastReady(rows) : new Map(),
         full: isFull(rows, settings.limits),
         outage: dispatched.outage,
+        leftOut,
       };
     },
     // Once: the closure publishes, and the next pass is the retry.
@@ -156,6 +164,7 @@ const NOTHING = {
   last: new Map(),
   full: false,
   outage: undefined,
+  leftOut: 0,
 };
 
 /** Each partition has its share of the bytes, and few use theirs up: half of them all is much. */

@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import { createPool, parseDatabaseUrl } from '@oncebox/mysql';
 import { Drain, type DrainSettings, type RelayLogger } from './drain.ts';
 import type { PassResult } from './pass.ts';
@@ -27,7 +28,10 @@ export interface RelayOptions {
 
 export interface Relay {
   start(): void;
-  /** Stops claiming, waits for the passes under way, closes the database connections. The publisher is the caller's to close. */
+  /**
+   * Stops claiming, waits for the passes under way, closes the database connections, within eight seconds. A pass that takes longer is
+   * given up: its rows stay pending. The publisher is the caller's to close.
+   */
   stop(): Promise<void>;
   /** One look and at most one pass in each schema, without timers: for tests. Passes that found nothing are left out. */
   runOnce(): Promise<PassResult[]>;
@@ -37,6 +41,11 @@ export interface Relay {
 
 /** Bytes of payload of one pass: what bounds the process's memory when messages are large. */
 const PASS_BYTES = 8 * 1024 * 1024;
+
+/** For a look, which takes some milliseconds; one that is not answered in that time is an outage. */
+const LOOK_MS = 10_000;
+/** For the passes under way when the relay stops. */
+const STOP_MS = 5_000;
 
 /**
  * Passes wait for no lock. The cleaner waits for a pass, which is over in a second or so, but not for that of a relay that is frozen: this one
@@ -71,7 +80,7 @@ export function createRelay({
     const { schema, host, port } = parseDatabaseUrl(url);
     // The lanes, the prober and the cleaner.
     const session = { wait_timeout: leaseSeconds, innodb_lock_wait_timeout: LOCK_WAIT_SECONDS };
-    const pool = createPool(url, { connections: lanes + 2, session });
+    const pool = createPool(url, { connections: lanes + 2, session, statementTimeoutMs: LOOK_MS });
     return { name: schema, server: `${host}:${port}`, pool };
   });
   const drains = schemas.map((schema) => new Drain(schema, publisher, settings, logger));
@@ -83,7 +92,7 @@ export function createRelay({
     },
     async stop() {
       stopping.abort();
-      await running;
+      await Promise.race([running, delay(STOP_MS, undefined, { ref: false })]);
       await Promise.all(schemas.map(({ pool }) => pool.end()));
     },
     async runOnce() {

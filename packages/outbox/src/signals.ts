@@ -15,7 +15,10 @@ export interface RelaySignals {
   /** A pass that had rows has ended, whether all of them were sent or not. */
   readonly 'oncebox:relay:passed': PassedSignal;
   /** Looking for work, a pass or cleaning threw; it is tried again after a pause. */
-  readonly 'oncebox:relay:failed': { readonly schema: string; readonly reason: 'database away' | 'error' };
+  readonly 'oncebox:relay:failed': {
+    readonly schema: string;
+    readonly reason: 'database away' | 'cannot settle' | 'error';
+  };
 }
 
 /** Messages by what became of them, and seconds. */

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { delayElsewhere, fitsShortString, nameOf, reasonOf } from '@oncebox/message';
+import { fitsShortString, nameOf, reasonOf } from '@oncebox/message';
 import type { ConsumeMessage, MessageProperties, Options } from 'amqplib';
 import type { Sending } from './confirms.ts';
 
@@ -35,23 +35,6 @@ const isOriginal = (entry: [string, unknown]): boolean => isCopied(entry) && !NO
 export function failedAttempts({ properties }: ConsumeMessage): number {
   const value: unknown = properties.headers?.[NOTE.attempts];
   return typeof value === 'number' && value > 0 ? value : 0;
-}
-
-/**
- * How many attempts have failed with this verdict, and when the next one is due; undefined when there is none. One that another worker
- * is to have has not failed here, and waits until that one has it.
- */
-export function nextAttempt(
-  message: ConsumeMessage,
-  { kind, elsewhere = false }: { readonly kind: string; readonly elsewhere?: boolean },
-  retryDelaysMs: readonly number[],
-): { readonly attempts: number; readonly retryInMs: number | undefined } {
-  const failed = failedAttempts(message);
-  if (kind !== 'retry') return { attempts: failed + 1, retryInMs: undefined };
-  if (!elsewhere) return { attempts: failed + 1, retryInMs: retryDelaysMs[failed] };
-  const first: unknown = message.properties.headers?.[NOTE.firstFailure];
-  const since = typeof first === 'string' ? Date.parse(first) : Number.NaN;
-  return { attempts: failed, retryInMs: delayElsewhere(retryDelaysMs, Number.isNaN(since) ? 0 : Date.now() - since) };
 }
 
 /** The key that the message was first published with. A note that is no key is somebody else's, and no column could hold it. */

@@ -26,10 +26,17 @@ export class BrokerError extends Error {
   }
 }
 
-/** What a log line says of an error: its code where it has one (`ECONNREFUSED`, `404`), for amqplib's handshake errors their text. */
+/**
+ * What a log line says of an error: its code where it has one (`ECONNREFUSED`, `404`), for amqplib's handshake errors their text. Of a
+ * connection that a database did not give, the code and the number of what the server said: the driver has no code for some.
+ */
 export function reasonOf(error: unknown): string {
   const code = fieldOf(error, 'code');
   const message = fieldOf(error, 'message');
+  const cause = fieldOf(error, 'cause');
+  if (code === 'ONCEBOX_NO_CONNECTION' && cause !== undefined) return reasonOf(cause);
+  const errno = fieldOf(error, 'errno');
+  if (typeof errno === 'number' && errno > 0) return `${typeof code === 'string' ? code : 'error'} (${errno})`;
   if (typeof code === 'string') return code;
   return typeof message === 'string' ? message : classOf(error);
 }

@@ -17,10 +17,11 @@ import {
 import type { ChannelModel, ConsumeMessage } from 'amqplib';
 import { openAcks } from './acks.ts';
 import { openChannel } from './channel.ts';
-import { copyTo, failedAttempts, nextAttempt, originalRoutingKey } from './copies.ts';
+import { copyTo, failedAttempts, originalRoutingKey } from './copies.ts';
 import { watchDepth } from './depth.ts';
 import { fetchOne } from './fetch-one.ts';
 import type { Logger } from './logger.ts';
+import { nextAttempt } from './next-attempt.ts';
 import { pauseMs } from './persist.ts';
 import type { Sender } from './sender.ts';
 import { tellSettled } from './settled.ts';
@@ -53,7 +54,7 @@ export interface Session {
   readonly ended: Promise<Error | undefined>;
 }
 
-/** So often in a row may a handler meet an outage that `isAvailable` does not see; then it is a failure of its own. */
+/** So often in a row may a handler meet an outage that `isAvailable` does not see; then it is a failure of its own, or not counted. */
 const OUTAGES_OF_ITS_OWN = 5;
 
 /**
@@ -186,7 +187,9 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
         .process(received)
         .catch((error): Verdict => ({ kind: 'retry', error: failureOf(error) }));
       if (verdict.kind !== 'unavailable' || ending.aborted) return verdict;
-      if (unseen === OUTAGES_OF_ITS_OWN) return { kind: 'retry', error: verdict.error };
+      // Without a retry queue, what is not counted stays in hand.
+      const staysInHand = verdict.counted === false && retryDelaysMs.length === 0;
+      if (unseen >= OUTAGES_OF_ITS_OWN && !staysInHand) return { ...verdict, kind: 'retry' };
       if (unseen > 0) await pause(unseen);
       outage ??= outlast(verdict.error).finally(() => {
         outage = undefined;

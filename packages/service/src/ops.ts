@@ -78,14 +78,35 @@ export async function startOpsServer({
   return listen(createServer(answer), address);
 }
 
+interface Call {
+  readonly began: number;
+  readonly result: Promise<string>;
+}
+/** By check, the call that has not ended yet. */
+const underWay = new WeakMap<Check, Call>();
+/** A call that takes longer has been forgotten by what it asks. */
+const FORGOTTEN_MS = 10_000;
+
+/** One call at a time: each probe of a dependency that is silent would otherwise hold a connection more. */
 async function outcome(check: Check): Promise<string> {
   const late = Promise.withResolvers<string>();
   const timer = setTimeout(() => late.resolve('timeout'), CHECK_TIMEOUT_MS);
+  const last = underWay.get(check);
+  const call = last !== undefined && performance.now() - last.began < FORGOTTEN_MS ? last : begin(check);
   try {
-    return await Promise.race([Promise.resolve(check()).then(() => 'ok'), late.promise]);
-  } catch (error) {
-    return reasonCode(error);
+    return await Promise.race([call.result, late.promise]);
   } finally {
     clearTimeout(timer);
   }
+}
+
+function begin(check: Check): Call {
+  const result = (async () => await check())()
+    .then(() => 'ok', reasonCode)
+    .finally(() => {
+      if (underWay.get(check) === call) underWay.delete(check);
+    });
+  const call: Call = { began: performance.now(), result };
+  underWay.set(check, call);
+  return call;
 }

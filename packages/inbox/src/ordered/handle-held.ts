@@ -102,6 +102,7 @@ export function handleHeld(
     if ('error' in read) return await fail(tx, settings, hand, read);
     if (due.begun > CRASHES) return await fail(tx, settings, hand, crashed(name));
     const verdict = await attempt(tx, due, read, allowance);
+    if (verdict.kind === 'unavailable') throw verdict.error;
     if ('error' in verdict) return await fail(tx, settings, hand, verdict);
     await dropHead(tx, name, key, head.seq);
     if (verdict.kind === 'handled') signal('oncebox:inbox:handled', { consumer: name, messageId: head.id });

@@ -4,7 +4,7 @@ import type { Transaction } from '@oncebox/mysql';
 import type { Consumer, WhenDead } from '../consumer.ts';
 import { insertDeadLetter } from '../dead-letters.ts';
 import { explainUnknown } from '../unknown.ts';
-import type { Failure } from '../verdicts.ts';
+import { type Failure, UNCOUNTED_PAUSE_MS } from '../verdicts.ts';
 import { addHeld, addKey, keyOf, type Schedule } from './store.ts';
 
 /** Milliseconds that a message waits for the worker that handles it, of a consumer without delays: it needs no queue for that. */
@@ -50,6 +50,7 @@ export async function scheduleAfter(
     const waitedMs = firstFailedAt === null ? 0 : Date.now() - firstFailedAt.getTime();
     return { attempts: attempts - 1, inMs: delayElsewhere(retryDelaysMs, waitedMs) ?? ELSEWHERE_MS };
   }
+  if (failure.counted === false) return { attempts: attempts - 1, inMs: UNCOUNTED_PAUSE_MS };
   const inMs = failure.kind === 'dead' ? undefined : retryDelaysMs[attempts - 1];
   if (inMs !== undefined) return { attempts, inMs };
   const now = new Date();

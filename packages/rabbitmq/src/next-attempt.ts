@@ -1,0 +1,36 @@
+import { delayElsewhere, type Verdict } from '@oncebox/message';
+import type { ConsumeMessage } from 'amqplib';
+import { failedAttempts, NOTE } from './copies.ts';
+
+/** What is not counted comes back after the longest delay up to this one. */
+const UNCOUNTED_MOST_MS = 60_000;
+
+export interface NextAttempt {
+  /** That have failed, with this one if it counts. */
+  readonly attempts: number;
+  /** Undefined when the message is given up. */
+  readonly retryInMs: number | undefined;
+}
+
+/**
+ * How many attempts have failed with this verdict, and when the next one is due. One that another worker is to have has not failed
+ * here, and waits until that one has it; one for which the server could not go on is not counted.
+ */
+export function nextAttempt(
+  message: ConsumeMessage,
+  { kind, elsewhere = false, counted }: Extract<Verdict, { readonly error: Error }>,
+  retryDelaysMs: readonly number[],
+): NextAttempt {
+  const failed = failedAttempts(message);
+  if (elsewhere) return { attempts: failed, retryInMs: delayElsewhere(retryDelaysMs, waitedMs(message)) };
+  if (counted === false) {
+    return { attempts: failed, retryInMs: retryDelaysMs.findLast((ms) => ms <= UNCOUNTED_MOST_MS) ?? retryDelaysMs[0] };
+  }
+  return { attempts: failed + 1, retryInMs: kind === 'retry' ? retryDelaysMs[failed] : undefined };
+}
+
+function waitedMs({ properties }: ConsumeMessage): number {
+  const first: unknown = properties.headers?.[NOTE.firstFailure];
+  const since = typeof first === 'string' ? Date.parse(first) : Number.NaN;
+  return Number.isNaN(since) ? 0 : Date.now() - since;
+}
