@@ -1,8 +1,9 @@
-import type { Received, Verdict } from '@oncebox/message';
+import { classOf, failureOf, type Received, type Verdict } from '@oncebox/message';
 import { type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import { COMMIT_MS, type HandleAlone } from './alone.ts';
 import type { Consumer } from './consumer.ts';
 import { allow } from './deadline.ts';
+import { UnstorableError } from './errors.ts';
 import { holdFailed, originalOf } from './ordered/hold.ts';
 import { addHeld, awaken, type Known, keyOf, knownOf } from './ordered/store.ts';
 import { readBatch } from './reading.ts';
@@ -143,7 +144,7 @@ export function handleTogether(
         const { dead } = await transaction(pool, (tx) => holdFailed(tx, settings, message, failure));
         return { kind: 'held', failure: failure.error, dead };
       } catch (unstorable) {
-        return (await isAway()) ? unavailable(unstorable) : { kind: 'dead', error: failed(unstorable).error };
+        return (await isAway()) ? unavailable(unstorable) : { kind: 'dead', error: notHeld(failure.error, unstorable) };
       }
     }
   }
@@ -169,6 +170,13 @@ export function handleTogether(
     }
   };
 }
+
+/** By their classes: the dead letter is to say both why it failed and why its key did not wait for it. */
+const notHeld = (failure: Error, unstorable: unknown): UnstorableError =>
+  new UnstorableError(
+    'ONCEBOX_NOT_HELD',
+    `${classOf(failure)}; and it cannot be held (${classOf(failureOf(unstorable))}), so its key went on without it: a replay comes behind what its key has had since`,
+  );
 
 /** Side by side, but those of one key one after the other; in order, an outage that one of them meets is one for those behind it. */
 async function eachAlone(

@@ -120,7 +120,7 @@ export function startConsumer({
     // While nothing is consumed there is an outage, which whoever waits for its end logs.
     const isReady = () => isConsuming() && broker.sender.ready;
     parts.push(
-      drainDeadQueue({ ...shared, deliveryLimit, consuming: broker.consuming }),
+      drainDeadQueue({ ...shared, deliveryLimit, consuming: broker.consuming, sender: broker.sender }),
       replayDeadLetters({ ...shared, sender: broker.sender, isReady, everyMs: replayPollMs }),
     );
   }
