@@ -145,7 +145,7 @@ export async function connectForeign(): Promise<Sender> {
     async confirmed() {
       // Counted a little short where acks come singly and in bulk by turns, which a broker does only while many are out.
       await expect
-        .poll(() => (failures.length > 0 ? failures : acknowledged >= sent), { timeout: 3_000, interval: 10 })
+        .poll(() => (failures.length > 0 ? failures : acknowledged >= sent), { timeout: 30_000, interval: 10 })
         .toBe(true);
     },
     close: () => broker.close(),

@@ -10,7 +10,7 @@ import { readBatch } from './reading.ts';
 import { recordAll } from './record.ts';
 import { concernsAll, handleInSavepoint } from './savepoints.ts';
 import { type InboxSignals, signal } from './signals.ts';
-import { failed, unavailable } from './verdicts.ts';
+import { type Failure, failed, unavailable } from './verdicts.ts';
 
 /** It was in hand when two processes ended before they had settled it: it may be what ended them. */
 const isSuspect = ({ deliveredBefore = 0 }: Received): boolean => deliveredBefore > 1;
@@ -85,7 +85,11 @@ export function handleTogether(
     return verdicts;
   }
 
-  async function inSavepoints(batch: readonly Received[]): Promise<readonly Verdict[]> {
+  /** @param onFailure is told of a handler's failure before the message is held for it. */
+  async function inSavepoints(
+    batch: readonly Received[],
+    onFailure: (failure: Failure) => void = () => undefined,
+  ): Promise<readonly Verdict[]> {
     const { runs, verdicts: readings } = readBatch(consumer, batch, { joins: false });
     const works = new Map(runs.map(({ at, work }) => [at, work]));
     const behind = new Set<string>();
@@ -109,7 +113,9 @@ export function handleTogether(
       const verdict =
         work === undefined ? (readings[at] ?? failed(undefined)) : await handleInSavepoint(tx, name, message.id, work);
       if (ordered === undefined || !('error' in verdict)) return verdict;
-      const kept = await holdFailed(tx, { name, retryDelaysMs, ...ordered }, message, verdict);
+      const failure: Failure = { kind: verdict.kind === 'dead' ? 'dead' : 'retry', error: verdict.error };
+      onFailure(failure);
+      const kept = await holdFailed(tx, { name, retryDelaysMs, ...ordered }, message, failure);
       if (kept.held) held.add(key);
       else givenUp.add(message.id);
       return { kind: 'held', failure: verdict.error, dead: kept.dead };
@@ -133,18 +139,21 @@ export function handleTogether(
    * goes on: delivered again and again, it would stop all keys of its queue.
    */
   async function orderedAlone(message: Received, whenDead: 'hold' | 'continue'): Promise<Verdict> {
+    let own: Failure | undefined;
     try {
-      const [verdict] = await inSavepoints([message]);
+      const [verdict] = await inSavepoints([message], (failure) => {
+        own = failure;
+      });
       return verdict ?? { kind: 'held' };
     } catch (error) {
       if (await isAway()) return unavailable(error);
-      const failure = failed(error);
+      const failure = own ?? failed(error);
       try {
         const settings = { name, retryDelaysMs, whenDead };
         const { dead } = await transaction(pool, (tx) => holdFailed(tx, settings, message, failure));
         return { kind: 'held', failure: failure.error, dead };
       } catch (unstorable) {
-        return (await isAway()) ? unavailable(unstorable) : { kind: 'dead', error: notHeld(failure.error, unstorable) };
+        return (await isAway()) ? unavailable(unstorable) : { kind: 'dead', error: notHeld(own?.error, unstorable) };
       }
     }
   }
@@ -171,12 +180,12 @@ export function handleTogether(
   };
 }
 
-/** By their classes: the dead letter is to say both why it failed and why its key did not wait for it. */
-const notHeld = (failure: Error, unstorable: unknown): UnstorableError =>
-  new UnstorableError(
-    'ONCEBOX_NOT_HELD',
-    `${classOf(failure)}; and it cannot be held (${classOf(failureOf(unstorable))}), so its key went on without it: a replay comes behind what its key has had since`,
-  );
+/** By their classes: the dead letter is to say both why it failed, if it was tried, and why its key did not wait for it. */
+function notHeld(failure: Error | undefined, unstorable: unknown): UnstorableError {
+  const why = failure === undefined ? 'it was to wait behind its key' : classOf(failure);
+  const text = `${why}; and it cannot be held (${classOf(failureOf(unstorable))}), so its key went on without it: a replay comes behind what its key has had since`;
+  return new UnstorableError('ONCEBOX_NOT_HELD', text);
+}
 
 /** Side by side, but those of one key one after the other; in order, an outage that one of them meets is one for those behind it. */
 async function eachAlone(
