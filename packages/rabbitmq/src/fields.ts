@@ -86,15 +86,27 @@ export function readTable(table: Buffer, depth = 0): Record<string, unknown> {
   return values;
 }
 
-function readArray(array: Buffer, depth: number): unknown[] {
-  const values: unknown[] = [];
+function* valuesOf(array: Buffer): Generator<Buffer> {
   for (let at = 0; at < array.length; ) {
     const end = endOf(array, at);
-    values.push(readValue(array.subarray(at, end), depth));
+    yield array.subarray(at, end);
     at = end;
   }
-  return values;
 }
+
+const readArray = (array: Buffer, depth: number): unknown[] =>
+  [...valuesOf(array)].map((value) => readValue(value, depth));
+
+/** Whether its values lie deeper than `readTable` reads them. */
+export const isDeep = (table: Buffer, depth = 0): boolean =>
+  depth > DEEPEST || fieldsOf(table).some(({ value }) => isDeepValue(value, depth));
+
+function isDeepValue(value: Buffer, depth: number): boolean {
+  const content = value.subarray(1 + 4);
+  if (value[0] === TABLE) return isDeep(content, depth + 1);
+  return value[0] === ARRAY && (depth >= DEEPEST || valuesOf(content).some((each) => isDeepValue(each, depth + 1)));
+}
+const [TABLE, ARRAY] = Buffer.from('FA');
 
 const READ: Readonly<Record<string, (bytes: Buffer, depth: number) => unknown>> = {
   V: () => null,
