@@ -187,3 +187,24 @@ test.each([
     for (const each of [queue, `${consumer}.dead`, `${consumer}.set-aside`]) expect(await vhost.depth(each)).toBe(0);
   },
 );
+
+test('E5: a message that is nested deeper than the client library can read closes nobody’s connection', async () => {
+  const consumer = newName();
+  const seen: string[] = [];
+  const handlers = [
+    on(checkedBy(consumer), {
+      async handle(_tx, { id, payload }) {
+        if (payload.a === 1) throw new OrderError();
+        seen.push(id);
+      },
+    }),
+  ];
+  await consumeWith(createInbox(pool, defineConsumer({ name: consumer, handlers, retryDelaysMs: [20] })));
+  const headers: Fields = [version, ['deep', nestedArrays(14_000)]];
+  const given = { messageId: uuidv7(), type: 'Checked', headers };
+  foreign.send({ exchange: '', routingKey: consumer }, given, Buffer.from('{"a":1}'));
+  const innocents = Array.from({ length: 20 }, () => publish(consumer, {}, '{"a":2}'));
+  await expect.poll(() => seen.toSorted(), PATIENCE).toEqual(innocents.toSorted());
+  const letter = { message: given.messageId, attempts: 2, reason: 'OrderError E_ORDER' };
+  await expect.poll(() => letters(consumer), PATIENCE).toMatchObject([letter]);
+});

@@ -8,7 +8,7 @@ import { comparable } from '../../packages/rabbitmq/src/property-list.ts';
 import { unwrapped } from '../../packages/rabbitmq/src/wrap.ts';
 import { connect, consume, newName, OrderError, PATIENCE, started, vhost } from '../support/consumers.ts';
 import { checkedBy, consumeWith, fail, inboxFor, letterOf, letters, markAll, pool } from '../support/dead-letters.ts';
-import { connectForeign, type Fields, type Foreign, propertiesOf, type Sender, value } from '../support/foreign.ts';
+import { connectForeign, type Fields, type Foreign, type Sender, value } from '../support/foreign.ts';
 
 /** Copies of other programs' messages: in retry queues, in the dead queue, in the table, and sent again from there. */
 
@@ -82,6 +82,13 @@ async function read(queue: string): Promise<GetMessage> {
 
 /** Properties as bytes, but for the order of the headers (RabbitMQ sorts them when it adds one), the broker's notes and ours. */
 const comparing = (list: Buffer): Buffer => comparable(list, (header) => !header.startsWith('x-'));
+/** What a broker makes of a message that nobody has touched: 4.3 drops one of two headers of a name when it takes it. */
+async function asDelivered(given: Foreign): Promise<Buffer> {
+  const queue = newName();
+  await reading.assertQueue(queue, { durable: true, arguments: { 'x-queue-type': 'quorum' } });
+  foreign.send({ exchange: '', routingKey: queue }, given);
+  return bytesOf(await read(queue));
+}
 const bytesOf = (message: Pick<GetMessage, 'properties'>): Buffer =>
   comparing(listFor(message.properties) ?? expect.fail());
 
@@ -100,7 +107,7 @@ test.each<[string, Fields]>([
   const given = { ...PROPERTIES, messageId: uuidv7(), headers };
   foreign.send({ exchange: '', routingKey: name }, given, Buffer.from('"body"'));
   const dead = unwrapped({ ...(await read(`${name}.dead`)), fields: FIELDS });
-  expect(bytesOf(dead)).toEqual(comparing(propertiesOf(given)));
+  expect(bytesOf(dead)).toEqual(await asDelivered(given));
   expect(dead.content.toString()).toBe('"body"');
   expect(attempts).toBe(3);
   expect(dead.properties.headers).toMatchObject({ 'x-oncebox-attempts': 3, 'x-oncebox-reason': 'OrderError E_ORDER' });
@@ -132,7 +139,7 @@ test.each<[string, Fields]>([
   const [, second] = await letters(name);
   expect(second).toMatchObject({ attempts: 2, properties: first['properties'] });
   const { bytes } = JSON.parse(first['properties']);
-  if (bytes !== undefined) expect(comparing(Buffer.from(bytes, 'base64'))).toEqual(comparing(propertiesOf(given)));
+  if (bytes !== undefined) expect(comparing(Buffer.from(bytes, 'base64'))).toEqual(await asDelivered(given));
   cured = true;
   await pool.query("UPDATE dead_letters SET state = 'replay' WHERE id = ?", [second?.['id']]);
   await expect.poll(() => seen, PATIENCE).toHaveLength(5);
@@ -174,7 +181,7 @@ test('E2: an ordered consumer holds a message byte for byte, however large its h
   const row = await letterOf(name);
   expect(row).toMatchObject({ attempts: 2, reason: 'OrderError E_ORDER' });
   const bytes = Buffer.from(JSON.parse(row['properties']).bytes, 'base64');
-  expect(comparing(bytes)).toEqual(comparing(propertiesOf(given)));
+  expect(comparing(bytes)).toEqual(await asDelivered(given));
 });
 
 test('E3: what our worker gives up says why, at what and after how many tries, though no copy of it can be sent', async () => {

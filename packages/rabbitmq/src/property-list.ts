@@ -1,5 +1,5 @@
 import type { MessageProperties } from 'amqplib';
-import { type Field, fieldsOf, isFragile, noteOf, readTable, tableOf } from './fields.ts';
+import { type Field, fieldsOf, isDeep, noteOf, readTable, tableOf } from './fields.ts';
 
 // The basic properties of a message as bytes (AMQP 0-9-1, section 4.2.6.1): flags that say which are there, then these in the order of
 // the flags, from the highest bit on.
@@ -61,9 +61,9 @@ function withHeaders(parts: Parts, fields: readonly Field[]): Parts {
   return new Map([...parts, ['headers', Buffer.concat([size, table])]]);
 }
 
-/** See `isFragile`. @throws RangeError for bytes that are no list of properties. */
-export const isFragileList = (list: Buffer): boolean =>
-  isFragile(partsOf(list).get('headers')?.subarray(4) ?? Buffer.alloc(0));
+/** See `isDeep`. @throws RangeError for bytes that are no list of properties. */
+export const isDeepList = (list: Buffer): boolean =>
+  isDeep(partsOf(list).get('headers')?.subarray(4) ?? Buffer.alloc(0));
 
 /** What a copy takes along of a message's properties. */
 export interface Copying {

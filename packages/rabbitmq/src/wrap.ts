@@ -3,7 +3,7 @@ import { propertiesOf } from './bytes.ts';
 import type { Outcome, Sending } from './confirms.ts';
 import { plainList } from './frames.ts';
 import { isNote, NOTE } from './notes.ts';
-import { copyList, isFragileList } from './property-list.ts';
+import { copyList, isDeepList } from './property-list.ts';
 import type { Sender } from './sender.ts';
 
 /** Bytes that say how long the properties at the beginning of a wrapped body are. */
@@ -12,12 +12,12 @@ const SIZE_BYTES = 4;
 const BROKER_HEADERS = ['x-death', 'x-delivery-count'] as const;
 
 /**
- * Sends a copy, wrapped if its headers leave no room for our notes: a frame has an end, and the sender's headers may go up to it. And if a broker
- * would drop some of them, or would take so long to read them that the copies of all others wait for it on this channel.
+ * Sends a copy, wrapped if its headers leave no room for our notes: a frame has an end, and the sender's headers may go up to it. And if the broker
+ * would take so long to read them that the copies of all others wait for it on this channel.
  */
 export async function sendCopy(sender: Pick<Sender, 'send'>, copy: Sending): Promise<Outcome> {
-  const isBetterWrapped = copy.list !== undefined && isFragileList(copy.list);
-  const outcome = isBetterWrapped ? undefined : await sender.send(copy);
+  const isDeep = copy.list !== undefined && isDeepList(copy.list);
+  const outcome = isDeep ? undefined : await sender.send(copy);
   if (outcome !== undefined && outcome.kind !== 'unsendable') return outcome;
   const wrapped = wrap(copy);
   return wrapped === undefined ? (outcome ?? (await sender.send(copy))) : await sender.send(wrapped);
@@ -31,8 +31,10 @@ function wrap(copy: Sending): Sending | undefined {
   const size = Buffer.alloc(SIZE_BYTES);
   size.writeUInt32BE(list.length);
   const copying = { property: () => true, header: isNote };
+  const notes = Object.entries(copy.options.headers ?? {}).filter(([name]) => isNote(name));
   return {
     ...copy,
+    options: { ...copy.options, headers: { ...Object.fromEntries(notes), [NOTE.wrapped]: 1 } },
     list: copyList(list, copying, { [NOTE.wrapped]: 1 }),
     body: Buffer.concat([size, list, copy.body]),
   };
