@@ -66,6 +66,8 @@ describe('what is given up becomes a row', () => {
       timestamp: 42,
       appId: 'shop',
       headers: { schemaversion: 1, ...headers, bytes: { type: 'Buffer', data: [0, 255] } },
+      // JSON has no int64 and no bytes.
+      bytes: expect.stringMatching(/^[\w+/]+=*$/),
     });
     expect(JSON.stringify(row)).not.toContain('example.org');
     await consumer.stop();
@@ -172,7 +174,7 @@ describe('what is given up becomes a row', () => {
     const row = await letterOf(name);
     expect(row).toMatchObject({
       message: id,
-      reason: 'delivery_limit',
+      reason: expect.stringMatching(`^delivery_limit: the broker gave it up in the queue ${name}, .* 1 time: `),
       error_class: null,
       attempts: 3,
       routing_key: `${name}.checked`,

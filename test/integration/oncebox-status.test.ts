@@ -69,12 +69,12 @@ describe('oncebox status', () => {
     expect(outboxes[0].oldestSeconds).toBeGreaterThan(0);
     const schema = schemas.fulfilment.name;
     expect(consumers).toEqual([
-      { schema, consumer: 'customer-directory', dead: 0, replay: 0, handledLastHour: 1 },
-      { schema, consumer: 'welcome-email', dead: 1, replay: 1, handledLastHour: 1 },
+      { schema, consumer: 'customer-directory', dead: 0, setAside: 0, replay: 0, handledLastHour: 1 },
+      { schema, consumer: 'welcome-email', dead: 1, setAside: 0, replay: 1, handledLastHour: 1 },
     ]);
     const forPeople = (await run('status')).stdout;
     expect(forPeople).toMatch(/^OUTBOX +PENDING/);
-    expect(forPeople).toMatch(/welcome-email +1 +1 +1/);
+    expect(forPeople).toMatch(/welcome-email +1 +0 +1 +1/);
   });
 });
 

@@ -23,6 +23,8 @@ const MEANING: Readonly<Record<Outcome, string>> = {
   replay: 'will be sent again by its worker',
   waiting: 'was asked for before, and waits for its worker',
   forgotten: 'refused: it is older than what the inbox remembers, and may have been handled (--force replays it)',
+  'set aside':
+    'refused: it has nothing to send, the message is in the queue <consumer>.set-aside ("oncebox dead bring-back")',
   'no id': 'refused: it has no message id, and no consumer would take it',
   discarded: 'discarded',
   'discarded before': 'left alone: it was discarded before',

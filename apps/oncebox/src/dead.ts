@@ -2,6 +2,7 @@ import { isUtf8 } from 'node:buffer';
 import { type DeadLetter, type DeadLetterFilter, listDeadLetters, readSent } from '@oncebox/inbox';
 import { readArguments, readCount, readDuration, readStates } from './arguments.ts';
 import { type Command, UsageError } from './command.ts';
+import { bringBackTo } from './dead-bring-back.ts';
 import { findByIds, markIds, markMatching, STATES } from './dead-mark.ts';
 import { SOURCE_HELP, SOURCE_OPTIONS, type SourceOptions, withSources } from './sources.ts';
 import { ago, table } from './table.ts';
@@ -10,6 +11,7 @@ const HELP = `Usage: oncebox dead list [filters] [--limit N]
        oncebox dead show <id> [--payload]
        oncebox dead replay (<id> … | filters | --all) [--dry-run] [--limit N] [--rate N] [--force]
        oncebox dead discard (<id> … | filters | --all) [--dry-run] [--limit N] [--rate N]
+       oncebox dead bring-back <consumer>
 
 Messages that a consumer has given up. <id> is the number of a dead letter, as list shows it.
 
@@ -17,6 +19,8 @@ replay asks the consumer's worker to send them to the consumer again, under the 
 them "replayed". A message from before the time that the inbox remembers is refused: it may have been handled, and would be handled
 again. --force replays it all the same.
 discard gives them up for good. The rows stay, and "oncebox verify" names the messages as not handled.
+bring-back moves what was set aside, because the database did not take it, from the queue <consumer>.set-aside to <consumer>.dead, where the
+worker tries again to keep it. Until then a dead letter with the reason ONCEBOX_UNSTORABLE stands for it, which is not replayed.
 
 Filters:
   --consumer NAME       the consumer that gave it up
@@ -31,11 +35,12 @@ Filters:
   --rate N              most dead letters a second
   --payload             show what the message says: as a rule personal data
 ${SOURCE_HELP}
+  AMQP_URL              the broker, for bring-back: as a user who may read the one queue and write to the default exchange
 
 JSON: list [{ schema, id, consumer, messageId, type, version, routingKey, reason, errorClass, attempts, state, occurredAt, firstFailedAt,
 lastFailedAt, createdAt, updatedAt, obstacle }], where obstacle says why a replay is refused; show one of these, with properties and body
 (base64 if it is no UTF-8) if asked for; replay and discard { messages: [{ schema, id, outcome }], counts: { outcome: number } },
-the first 50 messages if filters chose them.
+the first 50 messages if filters chose them; bring-back { consumer, moved }.
 Exit codes: 0 done, 1 failed, or a dead letter was not found or left alone, 2 called wrongly.`;
 
 export const deadCommand: Command = { summary: 'list, show, replay or discard dead letters', help: HELP, run };
@@ -75,6 +80,7 @@ async function run(args: readonly string[]): Promise<number> {
     rate: readCount('rate', values.rate) ?? Number.POSITIVE_INFINITY,
     dryRun: values['dry-run'],
   };
+  if (action === 'bring-back') return await bringBackTo(ids, isFiltered || values.all, values.json);
   if (ids.some((id) => !/^\d{1,20}$/.test(id))) {
     throw new UsageError(
       'a dead letter has a number, as "dead list" shows it; "oncebox message <id>" finds a message by its id',
@@ -96,7 +102,9 @@ async function run(args: readonly string[]): Promise<number> {
       }
       return ids.length > 0 ? await markIds(action, ids, changes) : await markMatching(action, filter, changes);
     default:
-      throw new UsageError(action === '' ? 'list, show, replay or discard?' : `there is no "dead ${action}"`);
+      throw new UsageError(
+        action === '' ? 'list, show, replay, discard or bring-back?' : `there is no "dead ${action}"`,
+      );
   }
 }
 

@@ -1,5 +1,8 @@
 import { readActivity, readProblems } from '@oncebox/inbox';
 import { readBacklog, readOutboxProblems } from '@oncebox/outbox';
+import { countSetAside } from '@oncebox/rabbitmq';
+import { amqpUrls, loadConfig } from '@oncebox/service';
+import { z } from 'zod';
 import { assertNone, readArguments } from './arguments.ts';
 import type { Command } from './command.ts';
 import { SOURCE_HELP, SOURCE_OPTIONS, type Source, withSources } from './sources.ts';
@@ -12,17 +15,19 @@ const HELP = `Usage: oncebox status [--service VARIABLE …] [--schema NAME] [--
 
 For each outbox: messages to be published (PENDING) and the age of the oldest, those that wait for their next attempt or behind
 their key's failed head (HELD), those that were given up and block their key (PARKED) or do not (RELEASED).
-For each consumer: its dead letters (DEAD), those that its worker is to send again (REPLAY), what it handled within the last hour.
+For each consumer: its dead letters (DEAD), those that the database did not take (SET ASIDE: they wait in the queue <consumer>.set-aside, see
+"oncebox dead bring-back"), those that its worker is to send again (REPLAY), what it handled within the last hour.
 Then what nothing mends by itself (PROBLEM): names and bindings of consumers, rows of an outbox that somebody has changed. Each with the
 command that mends it.
 Counts end at ${COUNTED}, shown as ${COUNTED}+.
 
 ${SOURCE_HELP}
+  AMQP_URL              the broker, which is asked for what is set aside; without it the dead letters tell, as far as they can
 
 JSON: { countedUpTo, outboxes: [{ schema, pending, oldestSeconds, held, parked, released }],
-        consumers: [{ schema, consumer, dead, replay, handledLastHour }],
+        consumers: [{ schema, consumer, dead, setAside, replay, handledLastHour }],
         problems: [{ schema, consumer, code, what, command }] }; the consumer of a problem of an outbox is null
-Exit codes: 0 nothing needs a person, 1 something is parked, dead or a problem, or the command failed, 2 called wrongly.`;
+Exit codes: 0 nothing needs a person, 1 something is parked, dead, set aside or a problem, or the command failed, 2 called wrongly.`;
 
 export const statusCommand: Command = { summary: 'backlog, parked messages and dead letters', help: HELP, run };
 
@@ -38,7 +43,11 @@ async function run(args: readonly string[]): Promise<number> {
         (await readActivity(pool, COUNTED)).map((activity) => ({ schema, ...activity })),
       ),
     );
-    const consumers = activities.flat();
+    const waiting = await askBroker(activities.flat().map(({ consumer }) => consumer));
+    const consumers = activities.flat().map((activity) => {
+      const { consumer, setAside } = activity;
+      return { ...activity, setAside: Math.max(setAside, waiting.get(consumer) ?? 0) };
+    });
     const problems = [...(await outboxProblems(sources.outboxes)), ...(await consumerProblems(sources.services))];
     if (values.json) console.log(JSON.stringify({ countedUpTo: COUNTED, outboxes, consumers, problems }));
     else {
@@ -46,16 +55,17 @@ async function run(args: readonly string[]): Promise<number> {
         const oldest = oldestSeconds === null ? '-' : duration(oldestSeconds);
         return [schema, counted(pending), oldest, counted(held), counted(parked), counted(released)];
       });
-      const activity = consumers.map(({ schema, consumer, dead, replay, handledLastHour }) => {
-        return [schema, consumer, counted(dead), counted(replay), counted(handledLastHour)];
+      const activity = consumers.map(({ schema, consumer, dead, setAside, replay, handledLastHour }) => {
+        return [schema, consumer, counted(dead), counted(setAside), counted(replay), counted(handledLastHour)];
       });
       console.log(table([['OUTBOX', 'PENDING', 'OLDEST', 'HELD', 'PARKED', 'RELEASED'], ...backlog]));
-      console.log(`\n${table([['INBOX', 'CONSUMER', 'DEAD', 'REPLAY', 'HANDLED IN 1 H'], ...activity])}`);
+      console.log(`\n${table([['INBOX', 'CONSUMER', 'DEAD', 'SET ASIDE', 'REPLAY', 'HANDLED IN 1 H'], ...activity])}`);
       for (const { schema, consumer, code, what, command } of problems) {
         console.log(`\nPROBLEM  ${schema} ${consumer ?? 'outbox'} ${code}\n  ${what}:\n  ${command}`);
       }
     }
-    const needsPerson = outboxes.some(({ parked }) => parked > 0) || consumers.some(({ dead }) => dead > 0);
+    const needsPerson =
+      outboxes.some(({ parked }) => parked > 0) || consumers.some(({ dead, setAside }) => dead > 0 || setAside > 0);
     return needsPerson || problems.length > 0 ? 1 : 0;
   });
 }
@@ -80,5 +90,21 @@ async function outboxProblems(outboxes: readonly Source[]) {
   );
   return found.flat();
 }
+
+/** The database may not even have taken the stubs. */
+async function askBroker(consumers: readonly string[]): Promise<ReadonlyMap<string, number>> {
+  const { AMQP_URL: urls } = loadConfig(z.object({ AMQP_URL: amqpUrls().optional() }));
+  if (urls === undefined) return new Map();
+  try {
+    return await countSetAside({ urls, consumers, logger });
+  } catch (error) {
+    console.error(
+      `what is set aside is counted by its dead letters alone: ${error instanceof Error ? error.message : error}`,
+    );
+    return new Map();
+  }
+}
+
+const logger = { info: () => undefined, warn: () => undefined, error: () => undefined };
 
 const counted = (count: number): string => (count >= COUNTED ? `${COUNTED}+` : String(count));

@@ -1,6 +1,7 @@
-import type { DeadLetter, DeadLetters, SendAgain } from '@oncebox/message';
-import { asBytes, isDuplicateKey, type Pool, type Transaction, transaction, withOwnOptions } from '@oncebox/mysql';
-import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
+import { type DeadLetters, isStub, type SendAgain } from '@oncebox/message';
+import { type Pool, type Transaction, transaction, withOwnOptions } from '@oncebox/mysql';
+import type { RowDataPacket } from 'mysql2/promise';
+import { keepLetter } from './keeping.ts';
 
 /** Sent while their rows are locked, one after another; few, so that one transaction does not last. */
 const BATCH = 20;
@@ -9,20 +10,13 @@ interface Row extends RowDataPacket {
   readonly routing_key: string;
   readonly properties: string;
   readonly body: Buffer;
+  readonly reason: string;
 }
 
-/** The dead letters of one consumer, in the table of that name. */
-export function deadLetters(pool: Pool, consumer: string): DeadLetters {
+/** The dead letters of one consumer, in the table of that name. @param isAway asks the database. */
+export function deadLetters(pool: Pool, consumer: string, isAway: () => Promise<boolean>): DeadLetters {
   return {
-    async keep(letter) {
-      try {
-        // In a transaction for its deadline: on a connection that has died in silence a statement would wait for ever.
-        await transaction(pool, (tx) => insertDeadLetter(tx, consumer, letter), { timeoutMs: 20_000 });
-      } catch (error) {
-        // The only key that a copy can meet is its own: the worker before died between this insert and its ack.
-        if (!isDuplicateKey(error)) throw error;
-      }
-    },
+    keep: (letter) => keepLetter(pool, consumer, letter, isAway),
 
     async replay(send) {
       let failure: unknown;
@@ -58,44 +52,15 @@ export function deadLetters(pool: Pool, consumer: string): DeadLetters {
   };
 }
 
-/** @returns its id. */
-export async function insertDeadLetter(tx: Transaction, consumer: string, letter: DeadLetter): Promise<string> {
-  const { messageId, type, version, routingKey, properties, body, reason, errorClass, attempts } = letter;
-  const { firstFailedAt, lastFailedAt, occurredAt, copyHash } = letter;
-  const id = messageId === undefined ? null : asBytes(messageId);
-  // A prepared statement, which sends the body as it is; a query would send it in hexadecimal, at twice its size.
-  const [{ insertId }] = await withOwnOptions(tx).execute<ResultSetHeader>(
-    `INSERT INTO dead_letters (consumer, message_id, type, version, routing_key, properties, body, reason, error_class,
-                               attempts, first_failed_at, last_failed_at, occurred_at, copy_hash)
-     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-    [
-      consumer,
-      id !== null && id.length > 255 ? null : id, // the properties have it whole
-      type ?? null,
-      version ?? null,
-      routingKey,
-      properties,
-      body,
-      reason,
-      errorClass ?? null,
-      attempts,
-      firstFailedAt ?? null,
-      lastFailedAt ?? null,
-      occurredAt ?? null,
-      copyHash,
-    ],
-  );
-  return String(insertId);
-}
-
 /** Reads each body when its turn comes: together they may be large. */
 async function sendOne(tx: Transaction, id: string, send: SendAgain): Promise<'replayed' | 'dead'> {
   const [rows] = await withOwnOptions(tx).execute<Row[]>(
-    'SELECT routing_key, properties, body FROM dead_letters WHERE id = ?',
+    'SELECT routing_key, properties, body, reason FROM dead_letters WHERE id = ?',
     [id],
   );
   const [row] = rows;
   if (row === undefined) throw new Error(`The dead letter ${id} is gone, although its row is locked`);
+  if (isStub(row)) return 'dead'; // it has nothing to send
   const outcome = await send({ routingKey: row.routing_key, properties: row.properties, body: row.body });
   return outcome === 'sent' ? 'replayed' : 'dead';
 }

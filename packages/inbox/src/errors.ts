@@ -1,4 +1,4 @@
-import { NON_RETRYABLE } from '@oncebox/message';
+import { NON_RETRYABLE, QUOTES_NO_DATA } from '@oncebox/message';
 
 /** Stable codes of this package; each has a line in docs/errors.md. */
 export type InboxErrorCode =
@@ -6,6 +6,8 @@ export type InboxErrorCode =
   | 'ONCEBOX_NO_IDENTITY'
   | 'ONCEBOX_HANDLER_DEADLINE'
   | 'ONCEBOX_HANDLER_CRASHED'
+  | 'ONCEBOX_UNSTORABLE'
+  | 'ONCEBOX_NOT_HELD'
   | 'ONCEBOX_PAYLOAD_UNAVAILABLE'
   | 'ONCEBOX_PAYLOAD_DIFFERS';
 
@@ -17,6 +19,13 @@ export class InboxError extends Error {
   constructor(code: InboxErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
+  }
+}
+
+/** A message that the database answers for, and does not take. Its own message names columns, limits and codes, and quotes nothing. */
+export class UnstorableError extends InboxError {
+  get [QUOTES_NO_DATA](): true {
+    return true;
   }
 }
 

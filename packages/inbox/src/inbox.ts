@@ -83,7 +83,7 @@ export function createInbox(pool: Pool, consumer: Consumer): Inbox {
       await register(pool, consumer);
       if (ordered !== undefined) await awaken(pool, name);
     },
-    deadLetters: ordered === undefined ? deadLetters(pool, name) : heldLetters(pool, name),
+    deadLetters: (ordered === undefined ? deadLetters : heldLetters)(pool, name, isAway),
     ...(ordered === undefined ? {} : { ordered: { handleHeld: handleHeld(pool, consumer, ordered.whenDead, isAway) } }),
     async process(received) {
       if (isUnwanted(received)) return { kind: 'skipped' };

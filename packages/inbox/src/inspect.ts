@@ -1,3 +1,4 @@
+import { STUB_REASON } from '@oncebox/message';
 import { asBytes, type Pool, type Transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 
@@ -65,17 +66,20 @@ export async function inboxForgottenBefore(pool: Pool): Promise<string | undefin
 export interface ConsumerActivity {
   readonly consumer: string;
   readonly dead: number;
+  /** Of the dead ones, stubs: the table did not take the letter, and the message is in the queue for what is set aside. */
+  readonly setAside: number;
   /** Dead letters that the worker is to send again. */
   readonly replay: number;
   /** Messages handled within the last hour, by the database's clock. */
   readonly handledLastHour: number;
 }
 
-const letters = (state: string): string =>
+const letters = (state: string, and = ''): string =>
   `(SELECT COUNT(*) FROM (SELECT 1 FROM dead_letters FORCE INDEX (dead_letters_state)
-     WHERE state = '${state}' AND consumer = ? LIMIT ?) AS counted)`;
+     WHERE state = '${state}' AND consumer = ? ${and} LIMIT ?) AS counted)`;
+const STUBS = `AND LEFT(reason, ${STUB_REASON.length}) = '${STUB_REASON}'`;
 
-const ACTIVITY = `SELECT ${letters('dead')} AS dead, ${letters('replay')} AS replay,
+const ACTIVITY = `SELECT ${letters('dead')} AS dead, ${letters('dead', STUBS)} AS setAside, ${letters('replay')} AS replay,
   (SELECT COUNT(*) FROM (SELECT 1 FROM processed_messages FORCE INDEX (processed_messages_age)
      WHERE processed_at > TIMESTAMPADD(HOUR, -1, UTC_TIMESTAMP(6)) AND consumer = ? LIMIT ?) AS counted) AS handledLastHour`;
 
@@ -88,6 +92,7 @@ export async function readActivity(pool: Pool, countUpTo: number): Promise<Consu
   for (const { consumer } of names) {
     const counted = [asBytes(consumer), countUpTo];
     const [rows] = await pool.query<(ConsumerActivity & RowDataPacket)[]>(ACTIVITY, [
+      ...counted,
       ...counted,
       ...counted,
       ...counted,

@@ -1,3 +1,4 @@
+import { STUB_REASON } from '@oncebox/message';
 import { asBytes, type Pool, transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import { iso } from './inspect.ts';
@@ -24,14 +25,18 @@ export interface DeadLetter {
   readonly lastFailedAt: string | null;
   readonly createdAt: string;
   readonly updatedAt: string;
-  /** Why a replay of it is refused, if it is. `forgotten`: the inbox may no longer know that it was handled. */
-  readonly obstacle: 'forgotten' | 'no id' | null;
+  /**
+   * Why a replay of it is refused, if it is. `forgotten`: the inbox may no longer know that it was handled. `set aside`: the message is
+   * in a queue, and this stands for it.
+   */
+  readonly obstacle: 'forgotten' | 'no id' | 'set aside' | null;
 }
 
 // An inbox row is never older than its message, so a message from after the horizon is remembered for certain. Where the age of
 // the message is not known, the first that is known of it counts. Somebody may have deleted the row of `retention`: until a
 // cleaner has put it back, nothing is remembered for certain.
 const OBSTACLE = `CASE
+    WHEN LEFT(d.reason, ${STUB_REASON.length}) = '${STUB_REASON}' THEN 'set aside'
     WHEN d.message_id IS NULL THEN 'no id'
     WHEN COALESCE(d.occurred_at, d.first_failed_at, d.created_at) <
          (SELECT IF(COUNT(*) = 1, MAX(forgotten_before), UTC_TIMESTAMP(6)) FROM retention WHERE name = 'processed_messages')

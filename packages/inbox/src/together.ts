@@ -1,15 +1,16 @@
-import type { Received, Verdict } from '@oncebox/message';
+import { classOf, failureOf, type Received, type Verdict } from '@oncebox/message';
 import { isRefusal, type Pool, type Transaction, transaction } from '@oncebox/mysql';
 import { COMMIT_MS, type HandleAlone } from './alone.ts';
 import type { Consumer } from './consumer.ts';
 import { allow } from './deadline.ts';
+import { UnstorableError } from './errors.ts';
 import { holdFailed, originalOf } from './ordered/hold.ts';
 import { addHeld, awaken, type Known, keyOf, knownOf } from './ordered/store.ts';
 import { readBatch } from './reading.ts';
 import { recordAll } from './record.ts';
 import { concernsAll, handleInSavepoint } from './savepoints.ts';
 import { type InboxSignals, signal } from './signals.ts';
-import { failed, unavailable } from './verdicts.ts';
+import { type Failure, failed, unavailable } from './verdicts.ts';
 
 /** It was in hand when two processes ended before they had settled it: it may be what ended them. */
 const isSuspect = ({ deliveredBefore = 0 }: Received): boolean => deliveredBefore > 1;
@@ -84,7 +85,11 @@ export function handleTogether(
     return verdicts;
   }
 
-  async function inSavepoints(batch: readonly Received[]): Promise<readonly Verdict[]> {
+  /** @param onFailure is told of a handler's failure before the message is held for it. */
+  async function inSavepoints(
+    batch: readonly Received[],
+    onFailure: (failure: Failure) => void = () => undefined,
+  ): Promise<readonly Verdict[]> {
     const { runs, verdicts: readings } = readBatch(consumer, batch, { joins: false });
     const works = new Map(runs.map(({ at, work }) => [at, work]));
     const behind = new Set<string>();
@@ -109,7 +114,9 @@ export function handleTogether(
         work === undefined ? (readings[at] ?? failed(undefined)) : await handleInSavepoint(tx, name, message.id, work);
       if (ordered === undefined || !('error' in verdict)) return verdict;
       if (verdict.kind === 'unavailable') throw verdict.error; // what may be an outage holds nothing
-      const kept = await holdFailed(tx, { name, retryDelaysMs, ...ordered }, message, verdict);
+      const failure: Failure = { ...verdict, kind: verdict.kind };
+      onFailure(failure);
+      const kept = await holdFailed(tx, { name, retryDelaysMs, ...ordered }, message, failure);
       if (kept.held) held.add(key);
       else givenUp.add(message.id);
       return { kind: 'held', failure: verdict.error, dead: kept.dead };
@@ -133,12 +140,15 @@ export function handleTogether(
    * goes on: delivered again and again, it would stop all keys of its queue.
    */
   async function orderedAlone(message: Received, whenDead: 'hold' | 'continue'): Promise<Verdict> {
+    let own: Failure | undefined;
     try {
-      const [verdict] = await inSavepoints([message]);
+      const [verdict] = await inSavepoints([message], (failure) => {
+        own = failure;
+      });
       return verdict ?? { kind: 'held' };
     } catch (error) {
       if (await isAway()) return unavailable(error);
-      const failure = failed(error);
+      const failure = own ?? failed(error);
       try {
         const settings = { name, retryDelaysMs, whenDead };
         const { dead } = await transaction(pool, (tx) => holdFailed(tx, settings, message, failure));
@@ -146,7 +156,7 @@ export function handleTogether(
       } catch (unstorable) {
         // A store that is full takes this message when there is room again.
         if (isRefusal(unstorable) || (await isAway())) return unavailable(unstorable);
-        return { kind: 'dead', error: failed(unstorable).error };
+        return { kind: 'dead', error: notHeld(own?.error, unstorable) };
       }
     }
   }
@@ -171,6 +181,13 @@ export function handleTogether(
       return await eachAlone(batch, single, ordered !== undefined);
     }
   };
+}
+
+/** By their classes: the dead letter is to say both why it failed, if it was tried, and why its key did not wait for it. */
+function notHeld(failure: Error | undefined, unstorable: unknown): UnstorableError {
+  const why = failure === undefined ? 'it was to wait behind its key' : classOf(failure);
+  const text = `${why}; and it cannot be held (${classOf(failureOf(unstorable))}), so its key went on without it: a replay comes behind what its key has had since`;
+  return new UnstorableError('ONCEBOX_NOT_HELD', text);
 }
 
 /** Side by side, but those of one key one after the other; in order, an outage that one of them meets is one for those behind it. */

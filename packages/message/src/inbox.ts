@@ -84,7 +84,12 @@ export interface HeldOutcome {
 }
 
 export interface DeadLetters {
-  /** Keeps one copy from the dead queue. The same copy again changes nothing. @throws when it is not kept. */
+  /**
+   * Keeps one copy from the dead queue. The same copy again changes nothing; after its stub it takes the stub's place.
+   *
+   * @throws InboxError ONCEBOX_UNSTORABLE when the store answers and does not take this one: it is to be set aside, so that others are kept.
+   *   What else it throws is an outage, to be waited for.
+   */
   keep(letter: DeadLetter): Promise<void>;
   /**
    * Sends a small batch of those that were marked for it to their consumer again, and marks each that was sent.

@@ -27,6 +27,7 @@ export {
   isNonRetryable,
   NON_RETRYABLE,
   nameOf,
+  QUOTES_NO_DATA,
   reasonOf,
   ThrownError,
 } from './failure.ts';
@@ -43,7 +44,7 @@ export {
   type ProblemCode,
   type SendAgain,
 } from './inbox.ts';
-export { fitsShortString, isExact, isVersion, utf8TextOf } from './limits.ts';
+export { fitsShortString, isDatable, isExact, isVersion, utf8TextOf } from './limits.ts';
 export {
   COMMANDS_EXCHANGE,
   deadQueue,
@@ -56,10 +57,12 @@ export {
   PARTITIONS,
   REPLAY_HEADER,
   retryQueue,
+  setAsideQueue,
 } from './names.ts';
 export { parsePayload } from './payload.ts';
 export { defineRequest, type RequestContract, type RequestDefinition } from './request.ts';
 export { decodeLineage, type NewOutboxRow, toOutboxRow } from './row.ts';
+export { isStub, STUB_REASON, stubOf } from './set-aside.ts';
 export {
   type HandledMessage,
   inActiveTrace,

@@ -53,6 +53,14 @@ export const isVersion = (value: unknown): value is number =>
   typeof value === 'number' && Number.isInteger(value) && value >= 0 && value <= MOST_VERSIONS;
 
 /**
+ * Whether a time is one that every DATETIME column can hold. A sender may name the year 275760, or
+ * one before there were any messages.
+ */
+export const isDatable = (time: Date): boolean => time.getTime() >= FIRST_TIME && time.getTime() <= LAST_TIME;
+const FIRST_TIME = Date.UTC(1000, 0, 1);
+const LAST_TIME = Date.UTC(9999, 11, 31, 23, 59, 59);
+
+/**
  * The text of bytes from outside; undefined when they are not UTF-8, and decoding would put U+FFFD
  * in their place.
  */

@@ -42,3 +42,6 @@ export const ownerExchange = (consumer: string): string => `${consumer}.owner`;
 
 /** Where messages go that the consumer has given up on. */
 export const deadQueue = (consumer: string): string => `${consumer}.dead`;
+
+/** Where dead letters wait that the consumer's store does not take, each by itself, so that they are in nobody's way. */
+export const setAsideQueue = (consumer: string): string => `${consumer}.set-aside`;

@@ -1,6 +1,6 @@
 import type { Lineage } from './contract.ts';
 import type { DeadMessage } from './inbox.ts';
-import { AGGREGATE_ID_CHARACTERS, isOver, isVersion, utf8TextOf } from './limits.ts';
+import { AGGREGATE_ID_CHARACTERS, isDatable, isOver, isVersion, utf8TextOf } from './limits.ts';
 import { PARTITION_HEADER, REPLAY_HEADER } from './names.ts';
 import { carried, exact, malformed, named, text } from './properties.ts';
 
@@ -129,7 +129,7 @@ export function fromWire({ content, properties, routingKey }: Delivery): Receive
     throw malformed(`The cloudEvents:subject is over ${AGGREGATE_ID_CHARACTERS} characters`);
   const payload = utf8TextOf(content);
   if (payload === undefined) throw malformed('The body is not UTF-8; it is kept as it came');
-  const time = text(headers['cloudEvents:time']);
+  const time = new Date(text(headers['cloudEvents:time']) ?? '');
   const lineage: { -readonly [K in keyof Lineage]: Lineage[K] } = {};
   const correlationId = carried(properties.correlationId);
   const causationId = carried(headers['causationid']);
@@ -145,7 +145,7 @@ export function fromWire({ content, properties, routingKey }: Delivery): Receive
     lineage,
     aggregateId,
     source: carried(properties.appId),
-    occurredAt: time === undefined || Number.isNaN(Date.parse(time)) ? undefined : new Date(time),
+    occurredAt: isDatable(time) ? time : undefined,
     routingKey: exact('routing key', routingKey),
     ...(headers[REPLAY_HEADER] === undefined ? {} : { replayed: true }),
   };

@@ -44,7 +44,7 @@ export function countConsumers(registry: Registry): (read: () => readonly Consum
   const depths = new Map<string, { consumer: string; queue: string; messages: number; at: number }>();
   new Gauge({
     name: 'oncebox_consumer_queue_messages',
-    help: 'Messages that are ready in a queue of the consumer, its dead queue included.',
+    help: 'Messages that are ready in a queue of the consumer, its dead queue and the one for what is set aside included.',
     labelNames: ['consumer', 'queue'] as const,
     registers,
     collect() {

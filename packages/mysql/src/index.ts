@@ -4,6 +4,7 @@ export {
   DatabaseError,
   type DatabaseErrorCode,
   errnoOf,
+  errorNameOf,
   isContention,
   isDuplicateKey,
   isRefusal,

@@ -17,6 +17,8 @@ export interface Sending {
   readonly body: Buffer;
   /** Properties, headers and `mandatory`. */
   readonly options: Omit<Options.Publish, 'CC' | 'BCC' | 'expiration' | 'deliveryMode'>;
+  /** The properties and headers as bytes: of a copy, which takes those of its original along and not what amqplib makes of them. */
+  readonly list?: Buffer;
 }
 
 /** A message whose outcome somebody waits for. */

@@ -137,7 +137,7 @@ export function startConsumer({
     const isReady = () => isConsuming() && broker.sender.ready;
     parts.push(
       Promise.race([holding?.held, stopped]).then(() =>
-        drainDeadQueue({ ...shared, deliveryLimit, consuming: broker.consuming }),
+        drainDeadQueue({ ...shared, deliveryLimit, consuming: broker.consuming, sender: broker.sender }),
       ),
       replayDeadLetters({ ...shared, sender: broker.sender, isReady, everyMs: replayPollMs }),
     );

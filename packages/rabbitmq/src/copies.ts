@@ -1,24 +1,14 @@
 import { randomUUID } from 'node:crypto';
-import { fitsShortString, nameOf, reasonOf } from '@oncebox/message';
+import { nameOf, reasonOf } from '@oncebox/message';
 import type { ConsumeMessage, MessageProperties, Options } from 'amqplib';
+import { listFor } from './bytes.ts';
 import type { Sending } from './confirms.ts';
-
-/** Our notes on a message that failed, in its copies' headers. */
-export const NOTE = {
-  attempts: 'x-oncebox-attempts',
-  routingKey: 'x-oncebox-routing-key',
-  firstFailure: 'x-oncebox-first-failure',
-  lastFailure: 'x-oncebox-last-failure',
-  consumer: 'x-oncebox-consumer',
-  reason: 'x-oncebox-reason',
-  errorClass: 'x-oncebox-error-class',
-  /** Makes each copy another: several messages without an id may be the same in all else. */
-  copy: 'x-oncebox-copy',
-} as const;
-const NOTES: ReadonlySet<string> = new Set(Object.values(NOTE));
+import { plainList } from './frames.ts';
+import { isNote, isTime, NOTE, originalRoutingKey } from './notes.ts';
+import { type Copying, copyList, readList } from './property-list.ts';
 
 /**
- * Headers that are not the sender's words but the broker's notes on one copy's way, and `CC`, which would send our copy to
+ * Headers that are not the sender's words but the broker's notes on one copy's way, and `CC` and `BCC`, which would send our copy to
  * other queues as well. RabbitMQ drops CC when it dead-letters, for the same reason.
  */
 const NOT_COPIED: ReadonlySet<string> = new Set([
@@ -27,53 +17,59 @@ const NOT_COPIED: ReadonlySet<string> = new Set([
   'x-acquired-count',
   'x-stream-offset',
   'CC',
+  'BCC',
 ]);
-const isCopied = ([name]: [string, unknown]): boolean => !NOT_COPIED.has(name) && !/^x-(first|last)-death-/.test(name);
-const isOriginal = (entry: [string, unknown]): boolean => isCopied(entry) && !NOTES.has(entry[0]);
-
-/** How many attempts at this message have failed before this delivery, by our own count; a crash or an outage is none. */
-export function failedAttempts({ properties }: ConsumeMessage): number {
-  const value: unknown = properties.headers?.[NOTE.attempts];
-  return typeof value === 'number' && value > 0 ? value : 0;
-}
-
-/** The key that the message was first published with. A note that is no key is somebody else's, and no column could hold it. */
-export function originalRoutingKey({ properties, fields }: ConsumeMessage): string {
-  const value: unknown = properties.headers?.[NOTE.routingKey];
-  return fitsShortString(value) ? value : fields.routingKey;
-}
+const isCopied = (header: string): boolean => !NOT_COPIED.has(header) && !/^x-(first|last)-death-/.test(header);
+const isOriginal = (header: string): boolean => isCopied(header) && !isNote(header);
 
 /**
  * What of a message's properties goes with its copies. `expiration` does not, because it would make a copy vanish from the dead
  * queue, and neither does `userId`, which the broker compares with the sender's.
  */
-const copiedProperties = (properties: Partial<MessageProperties>): Options.Publish => ({
-  contentType: properties.contentType,
-  contentEncoding: properties.contentEncoding,
-  priority: properties.priority,
-  correlationId: properties.correlationId,
-  replyTo: properties.replyTo,
-  messageId: properties.messageId,
-  timestamp: properties.timestamp,
-  type: properties.type,
-  appId: properties.appId,
-});
+const COPIED = [
+  'contentType',
+  'contentEncoding',
+  'priority',
+  'correlationId',
+  'replyTo',
+  'messageId',
+  'timestamp',
+  'type',
+  'appId',
+] as const;
+
+/** Means the channel that sends. Sent on one that awaits no replies, the broker closes that channel. */
+const REPLY_TO_SENDER = 'amq.rabbitmq.reply-to';
+const isSendable = (name: string, value: unknown): boolean => name !== 'replyTo' || value !== REPLY_TO_SENDER;
+
+const COPIES: Copying = {
+  property: (name, bytes) =>
+    name === 'headers' ||
+    (COPIED.some((each) => each === name) && (name !== 'replyTo' || isSendable(name, bytes.toString('utf8', 1)))),
+  header: isCopied,
+};
+const ORIGINALS: Copying = { ...COPIES, header: isOriginal };
+
+const copiedProperties = (properties: Partial<MessageProperties>): Options.Publish =>
+  Object.fromEntries(
+    COPIED.map((name) => [name, properties[name]]).filter(([name, value]) => isSendable(String(name), value)),
+  );
+
+export interface Failed {
+  readonly consumer: string;
+  readonly attempts: number;
+  readonly error: Error;
+}
 
 /** The same message for a retry queue or the dead queue, with a record of its failures. */
-export function copyTo(
-  queue: string,
-  message: ConsumeMessage,
-  failure: { readonly consumer: string; readonly attempts: number; readonly error: Error },
-): Sending {
-  const { properties, content } = message;
+export function copyTo(queue: string, message: ConsumeMessage, failure: Failed): Sending {
   const now = new Date().toISOString();
-  const original = Object.fromEntries(Object.entries(properties.headers ?? {}).filter(isCopied));
-  return toQueue(queue, content, properties, {
-    ...original,
+  const first: unknown = message.properties.headers?.[NOTE.firstFailure];
+  return copyOf(queue, message, {
     [NOTE.routingKey]: originalRoutingKey(message),
     [NOTE.attempts]: failure.attempts,
     [NOTE.consumer]: failure.consumer,
-    [NOTE.firstFailure]: original[NOTE.firstFailure] ?? now,
+    [NOTE.firstFailure]: isTime(first) ? first : now,
     [NOTE.lastFailure]: now,
     [NOTE.reason]: reasonOf(failure.error),
     [NOTE.errorClass]: nameOf(failure.error),
@@ -86,12 +82,23 @@ export interface Delivered {
   readonly properties: Partial<MessageProperties>;
 }
 
-/** The same message for another queue, with its notes and these headers. */
-export const copyOf = (queue: string, { content, properties }: Delivered, headers: object): Sending =>
-  toQueue(queue, content, properties, {
-    ...Object.fromEntries(Object.entries(properties.headers ?? {}).filter(isCopied)),
-    ...headers,
-  });
+/** The same message for another queue: byte for byte, with its notes and these ones. */
+export function copyOf(
+  queue: string,
+  { content, properties }: Delivered,
+  notes: Readonly<Record<string, string | number>>,
+): Sending {
+  const given = Object.entries(properties.headers ?? {}).filter(([name]) => isCopied(name));
+  const sending = toQueue(queue, content, properties, { ...Object.fromEntries(given), ...notes });
+  const list = listFor(properties);
+  if (list !== undefined) return { ...sending, list: copyList(list, COPIES, notes) };
+  if (plainList(sending.options) !== undefined || notes[NOTE.reason] === undefined) return sending;
+  const reason = `${notes[NOTE.reason]} (the types of its headers may have changed on the way)`.slice(0, 500);
+  return {
+    ...sending,
+    options: { ...sending.options, headers: { ...sending.options.headers, [NOTE.reason]: reason } },
+  };
+}
 
 /** A message by the default exchange, which has each queue bound for its own name. */
 export const toQueue = (
@@ -106,8 +113,20 @@ export const toQueue = (
   options: { ...copiedProperties(properties), persistent: true, mandatory: true, headers },
 });
 
+/** The message as it was before its notes, for another queue. */
+export function originalTo(queue: string, body: Buffer, list: Buffer, routingKey: string): Sending {
+  const notes = { [NOTE.routingKey]: routingKey };
+  return { ...toQueue(queue, body, readList(list), notes), list: copyList(list, ORIGINALS, notes) };
+}
+
 /** A message's properties and headers as its sender gave them, and nothing that depends on how often they were delivered. */
 export function originalProperties({ properties }: ConsumeMessage): object {
-  const headers = Object.fromEntries(Object.entries(properties.headers ?? {}).filter(isOriginal));
-  return { ...copiedProperties(properties), headers };
+  const headers = Object.entries(properties.headers ?? {}).filter(([name]) => isOriginal(name));
+  return { ...copiedProperties(properties), headers: Object.fromEntries(headers) };
+}
+
+/** The same as bytes. */
+export function originalList({ properties }: ConsumeMessage): Buffer | undefined {
+  const list = listFor(properties);
+  return list && copyList(list, ORIGINALS, {});
 }

@@ -41,33 +41,15 @@ const NOT_PLAIN = Symbol('not plain');
  * @returns undefined for what needs more than this knows, which amqplib then sends or refuses: other properties or types of headers, names
  *   that are too long, more than one body frame.
  */
-export function encodeHead(wire: FrameLimits, { exchange, routingKey, body, options }: Sending): string | undefined {
+export function encodeHead(wire: FrameLimits, sending: Sending): string | undefined {
+  const { body, options } = sending;
   const most = wire.frameMax - FRAME_OVERHEAD;
-  for (const name in options) if (!KNOWN.has(name)) return undefined;
-  if (options.persistent !== true) return undefined;
   if (body.length === 0 || body.length > most) return undefined;
-  const { contentType, headers, correlationId, messageId, timestamp, type, appId } = options;
+  const list = plainList(options);
+  if (list === undefined) return undefined;
   try {
-    const method = `${BASIC_PUBLISH}\0\0${short(exchange)}${short(routingKey)}${options.mandatory === true ? '\x01' : '\0'}`;
-    const flags =
-      FLAGS.persistent |
-      FLAGS.headers |
-      (contentType === undefined ? 0 : FLAGS.contentType) |
-      (correlationId === undefined ? 0 : FLAGS.correlationId) |
-      (messageId === undefined ? 0 : FLAGS.messageId) |
-      (timestamp === undefined ? 0 : FLAGS.timestamp) |
-      (type === undefined ? 0 : FLAGS.type) |
-      (appId === undefined ? 0 : FLAGS.appId);
-    const header =
-      `${BASIC}\0\0\0\0${u32(body.length)}${u16(flags)}` +
-      (contentType === undefined ? '' : short(contentType)) +
-      table(headers) +
-      PERSISTENT +
-      (correlationId === undefined ? '' : short(correlationId)) +
-      (messageId === undefined ? '' : short(messageId)) +
-      (timestamp === undefined ? '' : seconds(timestamp)) +
-      (type === undefined ? '' : short(type)) +
-      (appId === undefined ? '' : short(appId));
+    const method = methodOf(sending);
+    const header = `${BASIC}\0\0\0\0${u32(body.length)}${list}`;
     if (header.length > most) return undefined;
     const on = u16(wire.channel);
     return `\x01${on}${u32(method.length)}${method}${END}\x02${on}${u32(header.length)}${header}${END}\x03${on}${u32(body.length)}`;
@@ -76,6 +58,74 @@ export function encodeHead(wire: FrameLimits, { exchange, routingKey, body, opti
     throw error;
   }
 }
+
+/**
+ * The properties of a message as latin1 text, with the bytes of amqplib's.
+ *
+ * @returns undefined for other properties or types of headers than a message of ours has, and for names that are too long.
+ */
+export function plainList(options: Sending['options']): string | undefined {
+  for (const name in options) if (!KNOWN.has(name) && Reflect.get(options, name) !== undefined) return undefined;
+  if (options.persistent !== true) return undefined;
+  const { contentType, headers, correlationId, messageId, timestamp, type, appId } = options;
+  const flags =
+    FLAGS.persistent |
+    FLAGS.headers |
+    (contentType === undefined ? 0 : FLAGS.contentType) |
+    (correlationId === undefined ? 0 : FLAGS.correlationId) |
+    (messageId === undefined ? 0 : FLAGS.messageId) |
+    (timestamp === undefined ? 0 : FLAGS.timestamp) |
+    (type === undefined ? 0 : FLAGS.type) |
+    (appId === undefined ? 0 : FLAGS.appId);
+  try {
+    return (
+      u16(flags) +
+      (contentType === undefined ? '' : short(contentType)) +
+      table(headers) +
+      PERSISTENT +
+      (correlationId === undefined ? '' : short(correlationId)) +
+      (messageId === undefined ? '' : short(messageId)) +
+      (timestamp === undefined ? '' : seconds(timestamp)) +
+      (type === undefined ? '' : short(type)) +
+      (appId === undefined ? '' : short(appId))
+    );
+  } catch (error) {
+    if (error === NOT_PLAIN) return undefined;
+    throw error;
+  }
+}
+
+/**
+ * The frames of a message whose properties are bytes already.
+ *
+ * @throws RangeError when they are more than fits a frame: a header frame is never divided.
+ */
+export function framesOf(wire: FrameLimits, sending: Sending, list: Buffer): Buffer[] {
+  const { body } = sending;
+  const most = wire.frameMax - FRAME_OVERHEAD;
+  const header = Buffer.concat([Buffer.from(`${BASIC}\0\0\0\0${u32(body.length)}`, 'latin1'), list]);
+  if (header.length > most) throw new RangeError(`Its properties take ${list.length} bytes, and a frame ${most}`);
+  const frames = [frameOf(wire, 1, methodBytes(sending)), frameOf(wire, 2, header)];
+  for (let at = 0; at < body.length; at += most) frames.push(frameOf(wire, 3, body.subarray(at, at + most)));
+  return frames;
+}
+
+function frameOf({ channel }: FrameLimits, type: number, payload: Buffer): Buffer {
+  const head = Buffer.from(`${String.fromCharCode(type)}${u16(channel)}${u32(payload.length)}`, 'latin1');
+  return Buffer.concat([head, payload, Buffer.from([END_MARK])]);
+}
+
+function methodBytes(sending: Sending): Buffer {
+  try {
+    return Buffer.from(methodOf(sending), 'latin1');
+  } catch (error) {
+    if (error === NOT_PLAIN) throw new RangeError('The exchange or the routing key is over 255 bytes');
+    throw error;
+  }
+}
+
+const methodOf = ({ exchange, routingKey, options }: Sending): string =>
+  `${BASIC_PUBLISH}\0\0${short(exchange)}${short(routingKey)}${options.mandatory === true ? '\x01' : '\0'}`;
 
 /** Integers as amqplib picks their types: a headers exchange compares types too. */
 function table(headers: Readonly<Record<string, unknown>> = {}): string {

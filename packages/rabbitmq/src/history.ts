@@ -7,6 +7,7 @@ import { copyOf, type Delivered } from './copies.ts';
 import { BrokerError } from './errors.ts';
 import { type Kept, readLog } from './log-reader.ts';
 import type { Logger } from './logger.ts';
+import { sendCopy } from './wrap.ts';
 
 /** The log, and the way from there to one consumer. Over one connection: when that breaks, all of it fails. */
 export interface History {
@@ -46,7 +47,7 @@ export async function openHistory({ urls, consumer, ordered, logger }: HistoryOp
       onTimeout: () => supervisor.drop(`no confirm within ${CONFIRM_MS} ms`),
     });
     const sendOne = async ({ delivery }: Kept): Promise<void> => {
-      const outcome = await sender.send(historyFor(queues, delivery));
+      const outcome = await sendCopy(sender, historyFor(queues, delivery));
       if (outcome.kind !== 'confirmed') throw new BrokerError('ONCEBOX_NOT_REPLAYED', outcome.reason);
     };
     return {

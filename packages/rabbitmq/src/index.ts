@@ -16,6 +16,7 @@ export {
   type RequestOptions,
 } from './requester.ts';
 export { type Responder, type ResponderOptions, startResponder } from './responder.ts';
+export { type BringBackOptions, bringBack, countSetAside } from './set-aside.ts';
 export type { ConsumerSignals, SettledSignal } from './signals.ts';
 export type { ConnectionState } from './supervisor.ts';
 export type { LogRetention } from './topology.ts';

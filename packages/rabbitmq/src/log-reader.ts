@@ -3,8 +3,8 @@ import { fromWire, LOG, type Received } from '@oncebox/message';
 import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib';
 import { openChannel } from './channel.ts';
 import type { ConfirmingChannel } from './confirms.ts';
-import { originalRoutingKey } from './copies.ts';
 import { BrokerError } from './errors.ts';
+import { originalRoutingKey } from './notes.ts';
 
 /** A message of the log. */
 export interface Kept {

@@ -2,9 +2,9 @@ import { classOf, LOG } from '@oncebox/message';
 import type { ChannelModel } from 'amqplib';
 import { openChannel } from './channel.ts';
 import type { Sending } from './confirms.ts';
-import { NOTE } from './copies.ts';
 import { BrokerError } from './errors.ts';
 import type { Logger } from './logger.ts';
+import { NOTE } from './notes.ts';
 import { declareLog, type LogRetention } from './topology.ts';
 
 /**

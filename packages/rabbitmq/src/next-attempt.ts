@@ -1,9 +1,11 @@
-import { delayElsewhere, type Verdict } from '@oncebox/message';
+import { delayElsewhere, type Inbox, type Verdict } from '@oncebox/message';
 import type { ConsumeMessage } from 'amqplib';
-import { failedAttempts, NOTE } from './copies.ts';
+import { failedAttempts, isTime, NOTE } from './notes.ts';
 
 /** What is not counted comes back after the longest delay up to this one. */
 const UNCOUNTED_MOST_MS = 60_000;
+
+export type FailedVerdict = Extract<Verdict, { readonly error: Error }>;
 
 export interface NextAttempt {
   /** That have failed, with this one if it counts. */
@@ -18,10 +20,10 @@ export interface NextAttempt {
  */
 export function nextAttempt(
   message: ConsumeMessage,
-  { kind, elsewhere = false, counted }: Extract<Verdict, { readonly error: Error }>,
-  retryDelaysMs: readonly number[],
+  { kind, elsewhere = false, counted }: FailedVerdict,
+  { name, retryDelaysMs }: Pick<Inbox, 'name' | 'retryDelaysMs'>,
 ): NextAttempt {
-  const failed = failedAttempts(message);
+  const failed = failedAttempts(message, name, retryDelaysMs.length);
   if (elsewhere) return { attempts: failed, retryInMs: delayElsewhere(retryDelaysMs, waitedMs(message)) };
   if (counted === false) {
     return { attempts: failed, retryInMs: retryDelaysMs.findLast((ms) => ms <= UNCOUNTED_MOST_MS) ?? retryDelaysMs[0] };
@@ -31,6 +33,5 @@ export function nextAttempt(
 
 function waitedMs({ properties }: ConsumeMessage): number {
   const first: unknown = properties.headers?.[NOTE.firstFailure];
-  const since = typeof first === 'string' ? Date.parse(first) : Number.NaN;
-  return Number.isNaN(since) ? 0 : Date.now() - since;
+  return isTime(first) ? Date.now() - Date.parse(first) : 0;
 }

@@ -12,22 +12,18 @@ import {
 } from '@oncebox/message';
 import type { ChannelModel, ConsumeMessage } from 'amqplib';
 import { openChannel } from './channel.ts';
-import { copyTo, failedAttempts, originalProperties, originalRoutingKey } from './copies.ts';
 import { watchDepth } from './depth.ts';
+import { handledBy, idsOf, whereOf } from './described.ts';
+import { moveFailed } from './moving.ts';
+import { deliveriesBefore, failedAttempts, originalRoutingKey } from './notes.ts';
+import { originalPropertiesText } from './record.ts';
 import type { Sender } from './sender.ts';
-import {
-  deliveriesBefore,
-  FLUSH_MS,
-  handledBy,
-  idsOf,
-  type Session,
-  type SessionOptions,
-  SKIPPED,
-  whereOf,
-} from './session.ts';
+import { FLUSH_MS, type Session, type SessionOptions } from './session.ts';
 import { tellSettled } from './settled.ts';
+import { SKIPPED } from './settling.ts';
 import { type SettledSignal, signal } from './signals.ts';
 import { declareOrderedConsumer } from './topology.ts';
+import { unwrapped } from './wrap.ts';
 
 /**
  * Messages in hand, the same for every worker and for ever. A quorum queue puts what comes back behind what has come back before and
@@ -61,13 +57,14 @@ export async function openOrderedSession(
   let finishing: Promise<void> | undefined;
   let settledAt = 0;
 
-  const take = (message: ConsumeMessage | null): void => {
-    if (message === null) {
+  const take = (delivery: ConsumeMessage | null): void => {
+    if (delivery === null) {
       logger.warn({ consumer: name }, 'the broker ended the subscription; declaring its queues again');
       void finish();
       return;
     }
     if (finishing !== undefined) return; // it goes back with the channel
+    const message = unwrapped(delivery);
     const work = inHandleSpan(handledBy(name, message), () => settle(message)).catch((error) => {
       logger.error(
         { consumer: name, ...idsOf(message), error: classOf(error) },
@@ -84,8 +81,14 @@ export async function openOrderedSession(
     try {
       const read = fromWire({ ...message, routingKey: originalRoutingKey(message) });
       const { routingKey } = read;
-      const properties = JSON.stringify(originalProperties(message));
-      const original = { routingKey, properties, body: message.content };
+      const original = {
+        routingKey,
+        body: message.content,
+        // Written only for a message that is held, as few are.
+        get properties() {
+          return originalPropertiesText(message);
+        },
+      };
       received = inActiveTrace({ ...read, original, deliveredBefore: deliveriesBefore(message) });
     } catch (thrown) {
       const error = failureOf(thrown);
@@ -111,19 +114,18 @@ export async function openOrderedSession(
 
   /** One without an id or a type has no place in any order; one that the store does not take loses its own. */
   async function giveUp(message: ConsumeMessage, why: string, error: Error): Promise<void> {
-    const attempts = failedAttempts(message) + 1;
+    const attempts = failedAttempts(message, name) + 1;
     logger.error(
       { consumer: name, ...idsOf(message), error: classOf(error) },
       `a message ${why}; it goes to ${deadQueue(name)}`,
     );
-    const outcome = await sender.send(copyTo(deadQueue(name), message, { consumer: name, attempts, error }));
+    const failure = { consumer: name, attempts, error };
+    const moved = await moveFailed({ inbox, sender, logger }, deadQueue(name), message, failure);
     if (closed.aborted) return;
-    if (outcome.kind === 'confirmed') return ack(message, 'dead');
-    if (outcome.kind === 'unsendable') {
-      channel.reject(message, false);
-      return tellSettled(name, message, 'dead');
-    }
-    void finish();
+    if (moved.kind === 'unsent') return void finish();
+    if (moved.kind !== 'stuck') return ack(message, 'dead');
+    channel.reject(message, false);
+    tellSettled(name, message, 'dead');
   }
 
   function ack(message: ConsumeMessage, result: SettledSignal['result']): void {

@@ -1,7 +1,7 @@
 import { Writable } from 'node:stream';
 import type { ConfirmChannel } from 'amqplib';
 import type { Sending } from './confirms.ts';
-import { END_MARK, encodeHead, type FrameLimits } from './frames.ts';
+import { END_MARK, encodeHead, type FrameLimits, framesOf, plainList } from './frames.ts';
 
 /** A channel as one sends on it: in the order of the calls, which is that of the delivery tags. */
 export interface Outbound {
@@ -19,7 +19,7 @@ const WORTH_KEEPING_BYTES = 8 * 1024;
  * `channel.publish` at a fraction of its cost: what is sent in a turn of the loop is encoded side by side into one buffer, which leaves in one
  * write. With amqplib each message is some buffers of its own, a write with Nagle off, and so a segment at which the broker wakes.
  *
- * What `encodeHead` does not know goes by amqplib's `publish`, and so does everything once amqplib keeps what its channels write to elsewhere:
+ * What is larger goes frame by frame, as do properties that are bytes already. What is neither goes by amqplib's `publish`, and so does everything once amqplib keeps what its channels write to elsewhere:
  * slower, and just as right.
  */
 export function outboundOf(channel: ConfirmChannel): Outbound {
@@ -65,14 +65,27 @@ export function outboundOf(channel: ConfirmChannel): Outbound {
       return writable;
     },
     publish(sending) {
-      const head = wire === undefined ? undefined : encodeHead(wire, sending);
+      const head = wire === undefined || sending.list !== undefined ? undefined : encodeHead(wire, sending);
       if (head !== undefined) return append(head, sending.body);
       flush();
+      const list = sending.list ?? plainBytes(sending);
+      if (wire !== undefined && list !== undefined) {
+        for (const frame of framesOf(wire, sending, list)) {
+          if (wire.stream.writable) writable = wire.stream.write(frame) && writable;
+        }
+        return;
+      }
       // False means that it was taken and that the next should wait; sending it again would double it.
       const { exchange, routingKey, body, options } = sending;
       writable = channel.publish(exchange, routingKey, body, options) && writable;
     },
   };
+}
+
+/** Of a message with a large body, or with headers that amqplib has no buffer for. */
+function plainBytes({ options }: Sending): Buffer | undefined {
+  const list = plainList(options);
+  return list === undefined ? undefined : Buffer.from(list, 'latin1');
 }
 
 /** What amqplib writes a channel's frames to: no part of its types. */

@@ -1,10 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type DeadLetters, failureOf } from '@oncebox/message';
-import { replayOf } from './dead-letter.ts';
 import { BrokerError, reasonOf } from './errors.ts';
 import type { Logger } from './logger.ts';
 import { persist } from './persist.ts';
+import { sendingOf } from './record.ts';
 import type { Sender } from './sender.ts';
+import { sendCopy } from './wrap.ts';
 
 export interface ReplayOptions {
   readonly sender: Sender;
@@ -32,8 +33,8 @@ export async function replayDeadLetters(options: ReplayOptions): Promise<void> {
       const more =
         isReady() &&
         (await deadLetters.replay(async (letter) => {
-          const sending = replayOf(name, letter);
-          const outcome = sending === undefined ? undefined : await sender.send(sending);
+          const sending = sendingOf(name, letter);
+          const outcome = sending === undefined ? undefined : await sendCopy(sender, sending);
           if (outcome?.kind === 'confirmed') return 'sent';
           if (outcome !== undefined && outcome.kind !== 'unsendable') {
             throw new BrokerError('ONCEBOX_NOT_REPLAYED', outcome.reason);

@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { classOf, inHandleSpan, type RequestContract, recordFailure } from '@oncebox/message';
+import { classOf, fitsShortString, inHandleSpan, type RequestContract, recordFailure } from '@oncebox/message';
 import type { ConsumeMessage } from 'amqplib';
 import type { Broker } from './broker.ts';
 import { openChannel } from './channel.ts';
@@ -13,6 +13,11 @@ import { declareRequestQueue } from './topology.ts';
 export const DEADLINE_HEADER = 'deadline';
 /** What the question belongs to; its AMQP correlationId is what its answer is known by. */
 export const CORRELATION_HEADER = 'correlationid';
+/**
+ * The address that the broker makes of a requester's `amq.rabbitmq.reply-to`. An answer goes nowhere else: `replyTo` is the sender's to write, and
+ * could name the queue of any consumer.
+ */
+const DIRECT_REPLY = /^amq\.rabbitmq\.reply-to\.[\w+/=-]+\.[\w+/=-]+$/;
 /** True in a reply without an answer. */
 export const FAILED_HEADER = 'failed';
 /** Milliseconds of work. */
@@ -75,7 +80,16 @@ export function startResponder<Question, Answer>({
 
   const respond = async ({ content, properties }: ConsumeMessage): Promise<void> => {
     const deadline: unknown = properties.headers?.[DEADLINE_HEADER];
-    const fields = { queue, correlationId: properties.headers?.[CORRELATION_HEADER] };
+    const replyTo: unknown = properties.replyTo;
+    const correlation: unknown = properties.headers?.[CORRELATION_HEADER];
+    const fields = { queue, correlationId: fitsShortString(correlation) ? correlation : undefined };
+    if (typeof replyTo !== 'string' || !DIRECT_REPLY.test(replyTo)) {
+      logger.warn(
+        fields,
+        `A ${contract.type} was refused, and not begun: its replyTo is not the address of a requester`,
+      );
+      return;
+    }
     if (typeof deadline === 'number' && Date.now() >= deadline) {
       logger.warn(fields, `A ${contract.type} came after its deadline, and was not begun`);
       return;
@@ -89,7 +103,7 @@ export function startResponder<Question, Answer>({
       headers,
       mandatory: false,
     };
-    const sent = await broker.sender.send({ exchange: '', routingKey: String(properties.replyTo), body, options });
+    const sent = await broker.sender.send({ exchange: '', routingKey: replyTo, body, options });
     if (sent.kind !== 'confirmed') logger.warn(fields, `An answer to a ${contract.type} was not sent: ${sent.kind}`);
   };
 

@@ -1,33 +1,19 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import {
-  classOf,
-  deadQueue,
-  failureOf,
-  fieldOf,
-  fromWire,
-  type HandledMessage,
-  type Inbox,
-  inActiveTrace,
-  inHandleSpan,
-  type Received,
-  recordVerdict,
-  retryQueue,
-  type Verdict,
-} from '@oncebox/message';
+import { classOf, type Inbox, inHandleSpan, recordVerdict } from '@oncebox/message';
 import type { ChannelModel, ConsumeMessage } from 'amqplib';
 import { openAcks } from './acks.ts';
 import { openChannel } from './channel.ts';
-import { copyTo, failedAttempts, originalRoutingKey } from './copies.ts';
 import { watchDepth } from './depth.ts';
+import { handledBy, idsOf } from './described.ts';
 import { fetchOne } from './fetch-one.ts';
+import { openJudging } from './judging.ts';
 import type { Logger } from './logger.ts';
-import { nextAttempt } from './next-attempt.ts';
-import { pauseMs } from './persist.ts';
+import { isFirstDelivery } from './notes.ts';
 import type { Sender } from './sender.ts';
-import { tellSettled } from './settled.ts';
-import type { SettledSignal } from './signals.ts';
+import { verdictSettler } from './settling.ts';
 import { subscribe } from './subscription.ts';
 import { declareConsumer } from './topology.ts';
+import { unwrapped } from './wrap.ts';
 
 export interface SessionOptions {
   readonly inbox: Inbox;
@@ -54,9 +40,6 @@ export interface Session {
   readonly ended: Promise<Error | undefined>;
 }
 
-/** So often in a row may a handler meet an outage that `isAvailable` does not see; then it is a failure of its own, or not counted. */
-const OUTAGES_OF_ITS_OWN = 5;
-
 /**
  * How long a channel stays open after the last message was settled. A quorum queue takes acknowledgements in batches (of 32, when
  * many come at once), and the broker forgets those it still holds when the channel closes: of 100 given in one go up to 67 were lost
@@ -64,15 +47,13 @@ const OUTAGES_OF_ITS_OWN = 5;
  */
 export const FLUSH_MS = 300;
 
-/** What the log says of a message that was replayed to a handler which takes no history. */
-export const SKIPPED = 'history, which its handler does not take: acknowledged without effect';
-
 export async function openSession(connection: ChannelModel, sender: Sender, options: SessionOptions): Promise<Session> {
   const { inbox, prefetch, deliveryLimit, logger } = options;
-  const { name, retryDelaysMs } = inbox;
+  const { name } = inbox;
   const live = await openChannel(connection);
   const { channel, closed, ended, close } = live;
   const acks = openAcks(name, live);
+  const settleVerdict = verdictSettler({ ...options, sender, acks, closed });
   const finished = new AbortController();
   const ending = AbortSignal.any([finished.signal, closed]);
   const inHand = new Set<Promise<unknown>>();
@@ -81,7 +62,6 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
   // against every message that was sent ahead with it.
   let width = 0;
   let settledAt = 0;
-  let outage: Promise<boolean> | undefined;
   let finishing: Promise<void> | undefined;
 
   try {
@@ -99,11 +79,20 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
       void finish();
       return;
     }
-    if (width < prefetch && isFirstDelivery(message) && outage === undefined && !ending.aborted) {
+    if (width < prefetch && isFirstDelivery(message) && !judging.isPaused && !ending.aborted) {
       width = prefetch;
       void subscription.widen(width);
     }
-    void handle(message);
+    void handle(unwrapped(message));
+  });
+
+  const judging = openJudging({
+    inbox,
+    logger,
+    isAvailable: options.isAvailable,
+    ending,
+    pause: () => subscription.widen(0),
+    resume: () => subscription.widen(width),
   });
 
   function handle(message: ConsumeMessage): Promise<void> {
@@ -134,95 +123,21 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     if (ending.aborted) return false;
     const fetched = fetchOne(name, live).then(async (message) => {
       if (message === undefined) return false;
-      await handle(message);
+      await handle(unwrapped(message));
       return !isFirstDelivery(message);
     });
     return await untilSettled(fetched);
   }
 
   async function settle(message: ConsumeMessage): Promise<void> {
-    const verdict = await judge(message);
+    const verdict = await judging.judge(message);
     recordVerdict(verdict);
     // With its channel gone, the broker has taken the message back and sends it again; the inbox knows what is done.
     if (closed.aborted) return;
     settledAt = performance.now();
-    if (verdict.kind === 'skipped') logger.info({ consumer: name, ...idsOf(message) }, SKIPPED);
-    if (!('error' in verdict)) return ack(message, verdict.kind);
-    if (verdict.kind === 'unavailable') return acks.giveBack(message); // finishing during an outage
-    const { error } = verdict;
-    const { attempts, retryInMs } = nextAttempt(message, verdict, retryDelaysMs);
-    const queue = retryInMs === undefined ? deadQueue(name) : retryQueue(name, retryInMs);
-    const fields = { consumer: name, ...idsOf(message), attempts, error: classOf(error), at: whereOf(error) };
-    if (retryInMs === undefined) logger.error(fields, `handling failed for good; the message goes to ${queue}`);
-    else logger.warn({ ...fields, retryInMs }, 'handling failed; it will be tried again');
-    // The copy first: between a lost message and one that is there twice, the inbox can repair only the second.
-    const outcome = await sender.send(copyTo(queue, message, { consumer: name, attempts, error }));
-    if (closed.aborted) return;
+    if (!(await settleVerdict(message, verdict))) void finish();
     settledAt = performance.now();
-    if (outcome.kind === 'confirmed') return ack(message, retryInMs === undefined ? 'dead' : 'retried');
-    // Its headers leave no room for ours. The broker can move it by itself, to the dead queue and without our record.
-    if (outcome.kind === 'unsendable') {
-      acks.reject(message);
-      return tellSettled(name, message, 'dead');
-    }
-    logger.warn({ consumer: name, ...idsOf(message) }, `not moved to ${queue}, so it goes back: ${outcome.reason}`);
-    void finish();
   }
-
-  function ack(message: ConsumeMessage, result: SettledSignal['result']): void {
-    acks.ack(message);
-    tellSettled(name, message, result);
-  }
-
-  async function judge(message: ConsumeMessage): Promise<Verdict> {
-    let received: Received;
-    try {
-      received = inActiveTrace(fromWire({ ...message, routingKey: originalRoutingKey(message) }));
-    } catch (error) {
-      return { kind: 'dead', error: failureOf(error) };
-    }
-    for (let unseen = 0; ; ) {
-      await outage;
-      const verdict = await inbox
-        .process(received)
-        .catch((error): Verdict => ({ kind: 'retry', error: failureOf(error) }));
-      if (verdict.kind !== 'unavailable' || ending.aborted) return verdict;
-      // Without a retry queue, what is not counted stays in hand.
-      const staysInHand = verdict.counted === false && retryDelaysMs.length === 0;
-      if (unseen >= OUTAGES_OF_ITS_OWN && !staysInHand) return { ...verdict, kind: 'retry' };
-      if (unseen > 0) await pause(unseen);
-      outage ??= outlast(verdict.error).finally(() => {
-        outage = undefined;
-      });
-      unseen = (await outage) ? 0 : unseen + 1;
-    }
-  }
-
-  /**
-   * Waits until what the handlers stand on is back, without a message being sent to us meanwhile. Those in hand stay in hand and
-   * are handled again: given back, each would count as delivered once more (on RabbitMQ 3.10), and a long outage would end in
-   * the dead queue.
-   *
-   * @returns whether it was away at all.
-   */
-  async function outlast(error: Error): Promise<boolean> {
-    let failures = 0;
-    for (; !(await options.isAvailable()); failures++) {
-      if (failures === 0) {
-        logger.warn({ consumer: name, error: classOf(error) }, 'consuming pauses: what its handlers stand on is away');
-        await subscription.widen(0);
-      }
-      await pause(failures);
-      if (ending.aborted) return true;
-    }
-    if (ending.aborted || failures === 0) return failures > 0;
-    logger.info({ consumer: name }, 'consuming goes on');
-    await subscription.widen(width);
-    return failures > 0;
-  }
-
-  const pause = (failures: number): Promise<void> =>
-    delay(pauseMs(failures + 2), undefined, { signal: ending }).catch(() => undefined); // rejects when aborted
 
   function finish(): Promise<void> {
     finishing ??= (async () => {
@@ -252,46 +167,4 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
     finish,
     ended,
   };
-}
-
-const isFirstDelivery = (message: ConsumeMessage): boolean =>
-  !message.fields.redelivered && deliveriesBefore(message) === 0;
-
-/** By the broker's count, which has no entry for a first delivery. */
-export function deliveriesBefore({ properties }: ConsumeMessage): number {
-  const count: unknown = properties.headers?.['x-delivery-count'];
-  return typeof count === 'number' ? count : 0;
-}
-
-export const idsOf = ({ properties: { messageId, type, correlationId } }: ConsumeMessage): object => ({
-  messageId,
-  type,
-  correlationId,
-});
-
-/** What the span of its handling tells of a message. */
-export const handledBy = (consumer: string, message: ConsumeMessage) => (): HandledMessage => {
-  const { messageId: id, type, correlationId, headers = {} } = message.properties;
-  const routingKey = originalRoutingKey(message);
-  const attempt = failedAttempts(message) + 1;
-  return {
-    consumer,
-    id,
-    type,
-    correlationId,
-    exchange: message.fields.exchange,
-    routingKey,
-    attempt,
-    carrier: headers,
-  };
-};
-
-/** The calls that led to an error, without its message: that may quote personal data, the duplicate key of an INSERT for one. */
-export function whereOf(error: unknown): string[] {
-  const stack = fieldOf(error, 'stack');
-  const lines = typeof stack === 'string' ? stack.split('\n') : [];
-  return lines
-    .map((line) => line.trim())
-    .filter((line) => line.startsWith('at '))
-    .slice(0, 5);
 }

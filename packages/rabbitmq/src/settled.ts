@@ -1,4 +1,4 @@
-import { REPLAY_HEADER } from '@oncebox/message';
+import { isDatable, REPLAY_HEADER } from '@oncebox/message';
 import type { ConsumeMessage } from 'amqplib';
 import { isHeard, type SettledSignal, signal } from './signals.ts';
 
@@ -7,7 +7,6 @@ export function tellSettled(consumer: string, { properties }: ConsumeMessage, re
   if (!isHeard('oncebox:consumer:settled')) return;
   const { 'cloudEvents:time': time, [REPLAY_HEADER]: replayed } = properties.headers ?? {};
   // History is late on purpose: nobody's delivery took that long.
-  const isTimed = replayed === undefined && typeof time === 'string' && !Number.isNaN(Date.parse(time));
-  const occurredAt = isTimed ? new Date(time) : undefined;
-  signal('oncebox:consumer:settled', { consumer, result, occurredAt });
+  const at = new Date(replayed === undefined && typeof time === 'string' ? time : '');
+  signal('oncebox:consumer:settled', { consumer, result, occurredAt: isDatable(at) ? at : undefined });
 }

@@ -11,7 +11,7 @@ export interface ConsumerSignals {
   };
   /** It is decided what becomes of a delivery, or of a message that was held, and done. */
   readonly 'oncebox:consumer:settled': SettledSignal;
-  /** A look at one of the consumer's queues, its dead queue too: every five seconds while somebody subscribes. */
+  /** A look at one of the consumer's queues, its dead queue and that for what is set aside too: every five seconds while somebody subscribes. */
   readonly 'oncebox:consumer:depth': {
     readonly consumer: string;
     readonly queue: string;

@@ -1,4 +1,5 @@
 import { type ChannelModel, connect } from 'amqplib';
+import { keepBytes } from './bytes.ts';
 import { BrokerError, reasonOf } from './errors.ts';
 import type { Logger } from './logger.ts';
 import { persist } from './persist.ts';
@@ -76,6 +77,7 @@ export function superviseConnection({ urls, name, logger }: SupervisorOptions): 
       // net and tls destroy the socket when `signal` says so, which amqplib itself has no call for.
       const options = { noDelay: true, clientProperties: { connection_name: name }, signal: socket.signal };
       const connection = await connect(url, options);
+      keepBytes(connection);
       connection.on('error', (error) => {
         reason ??= error;
       });

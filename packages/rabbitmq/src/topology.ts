@@ -9,6 +9,7 @@ import {
   PARTITION_HEADER,
   PARTITIONS,
   retryQueue,
+  setAsideQueue,
 } from '@oncebox/message';
 import type { Channel, ChannelModel } from 'amqplib';
 import { BrokerError } from './errors.ts';
@@ -114,12 +115,16 @@ export async function declareOrderedConsumer(
 const NO_LIMIT = 2 ** 31 - 1;
 
 /**
- * Every reader that looks and leaves counts as a delivery, and this queue is there to be looked at.
+ * The dead queue, and the one for what does not get from there into the store. Every reader that looks and leaves counts as a delivery, and
+ * these queues are there to be looked at.
  *
  * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH
  */
-export const declareDeadQueue = (channel: Channel, consumer: string): Promise<void> =>
-  declareQueue(channel, deadQueue(consumer), { 'x-delivery-limit': NO_LIMIT });
+export async function declareDeadQueue(channel: Channel, consumer: string): Promise<void> {
+  for (const queue of [deadQueue(consumer), setAsideQueue(consumer)]) {
+    await declareQueue(channel, queue, { 'x-delivery-limit': NO_LIMIT });
+  }
+}
 
 /** Highest priority of a request; each priority costs the broker a queue of its own. */
 const MAX_PRIORITY = 5;

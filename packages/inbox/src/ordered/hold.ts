@@ -2,7 +2,7 @@ import { randomBytes } from 'node:crypto';
 import { type DeadMessage, delayElsewhere, nameOf, type Received, reasonOf } from '@oncebox/message';
 import type { Transaction } from '@oncebox/mysql';
 import type { Consumer, WhenDead } from '../consumer.ts';
-import { insertDeadLetter } from '../dead-letters.ts';
+import { insertDeadLetter } from '../letter-columns.ts';
 import { explainUnknown } from '../unknown.ts';
 import { type Failure, UNCOUNTED_PAUSE_MS } from '../verdicts.ts';
 import { addHeld, addKey, keyOf, type Schedule } from './store.ts';

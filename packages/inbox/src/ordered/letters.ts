@@ -1,4 +1,4 @@
-import { type DeadLetters, type DeadMessage, fromWire } from '@oncebox/message';
+import { type DeadLetters, type DeadMessage, fromWire, isStub } from '@oncebox/message';
 import { type Pool, type Transaction, transaction, withOwnOptions } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import { deadLetters } from '../dead-letters.ts';
@@ -7,14 +7,14 @@ import { addHeld, awaken, dropHead, dropKey, headOf, reschedule, textOf } from '
 /** Few, so that one transaction does not last. */
 const BATCH = 20;
 
-type Letter = DeadMessage & { readonly id: string; readonly messageId: Buffer | null };
+type Letter = DeadMessage & { readonly id: string; readonly messageId: Buffer | null; readonly reason: string };
 
 /**
  * The dead letters of an ordered consumer. A replay does not go by the broker, where it would come behind all that its key has
  * waiting: the message that holds its key is due at once, as the operator may have edited it; any other joins the end of its key.
  */
-export function heldLetters(pool: Pool, consumer: string): DeadLetters {
-  const { keep } = deadLetters(pool, consumer);
+export function heldLetters(pool: Pool, consumer: string, isAway: () => Promise<boolean>): DeadLetters {
+  const { keep } = deadLetters(pool, consumer, isAway);
   return {
     keep,
     async replay() {
@@ -24,7 +24,7 @@ export function heldLetters(pool: Pool, consumer: string): DeadLetters {
         joined.clear();
         // The lock is the claim. For the index see deadLetters.
         const [letters] = await withOwnOptions(tx).execute<(RowDataPacket & Letter)[]>(
-          `SELECT CAST(d.id AS CHAR) AS id, d.message_id AS messageId, d.routing_key AS routingKey, d.properties, d.body
+          `SELECT CAST(d.id AS CHAR) AS id, d.message_id AS messageId, d.routing_key AS routingKey, d.properties, d.body, d.reason
              FROM dead_letters AS d FORCE INDEX (dead_letters_state)
             WHERE d.state = 'replay' AND d.consumer = ? ORDER BY d.id LIMIT ${BATCH} FOR UPDATE SKIP LOCKED`,
           [consumer],
@@ -52,7 +52,7 @@ async function replayOne(
 ): Promise<'replayed' | 'dead'> {
   const id = letter.messageId?.toString('utf8');
   // Without an id it can't be handled once, and what cannot be read could not be handled at all: dead as before.
-  if (id === undefined || !isReadable(letter)) return 'dead';
+  if (id === undefined || isStub(letter) || !isReadable(letter)) return 'dead';
   const key = await lockKeyOf(tx, consumer, letter.id);
   if (key !== undefined) {
     const head = await headOf(tx, consumer, key);
