@@ -2,8 +2,17 @@ import { describe, expect, it, vi } from 'vitest';
 import { HOSTILE } from '../../../test/support/thrown.ts';
 import * as errors from './errors.ts';
 
-const { errnoOf, errorNameOf, isContention, isDuplicateKey, isFatal, isTransactionLost, isUnavailable, quotesData } =
-  errors;
+const {
+  errnoOf,
+  errorNameOf,
+  isContention,
+  isDuplicateKey,
+  isFatal,
+  isRefusal,
+  isTransactionLost,
+  isUnavailable,
+  quotesData,
+} = errors;
 const SAYS = { isContention, isDuplicateKey, isFatal, isTransactionLost, isUnavailable, quotesData };
 
 describe.each(HOSTILE)('%s', (_label, make) => {
@@ -36,4 +45,13 @@ describe('an error of another copy of this package', () => {
 it('knows an outage that the driver gives no code', () => {
   expect(isUnavailable(new Error('Pool is closed.'))).toBe(true);
   expect(isUnavailable({ message: 'Pool is closed.' })).toBe(false);
+});
+
+it.each([1021, 1030, 1047, 1114, 1226, 1290, 3101])('takes what a server says of itself for a refusal: %i', (errno) => {
+  expect([isRefusal({ errno }), isUnavailable({ errno })]).toEqual([true, true]);
+});
+
+it('takes no small number of others for an error of the file system of the server', () => {
+  expect(isRefusal({ errno: 3 })).toBe(false);
+  expect(isRefusal({ errno: 3, sqlState: 'HY000' })).toBe(true);
 });

@@ -47,6 +47,27 @@ describe('readyz', () => {
     expect(lines).toEqual(['Not ready (database: ECONNREFUSED)', 'Not ready (database: failed)', 'Ready']);
   });
 
+  it("names the server's error where there was no connection, with its number", async () => {
+    const denied = Object.assign(new Error('s3cret'), { code: 'ER_ACCESS_DENIED_ERROR', errno: 1045 });
+    checks['database'] = () =>
+      Promise.reject(Object.assign(new Error('none', { cause: denied }), { code: 'ONCEBOX_NO_CONNECTION' }));
+    expect((await get('/readyz')).body).toEqual({
+      ready: false,
+      checks: { database: 'ER_ACCESS_DENIED_ERROR (1045)' },
+    });
+  });
+
+  it('does not ask a dependency again that has not answered', async () => {
+    let calls = 0;
+    checks['database'] = () => {
+      calls += 1;
+      return new Promise(() => {});
+    };
+    await Promise.all([get('/readyz'), get('/readyz')]);
+    await get('/readyz');
+    expect(calls).toBe(1);
+  });
+
   it('does not wait for a dependency that hangs', async () => {
     checks['database'] = () => new Promise(() => {});
     expect(await get('/readyz')).toEqual({ status: 503, body: { ready: false, checks: { database: 'timeout' } } });
