@@ -36,8 +36,8 @@ export interface VerifyOptions {
   readonly since: string | undefined;
   /** Seconds. What was published, or written and not published, less long ago is in flight and not missing. */
   readonly settledFor: number;
-  /** Whether whatever the consumers have must be in one of the outboxes. */
-  readonly closed: boolean;
+  /** Whether to look for what the consumers have and no outbox has. */
+  readonly looksForUnwritten: boolean;
   readonly onFinding: (finding: Finding) => void;
   readonly onProgress: (line: string) => void;
 }
@@ -79,7 +79,7 @@ export async function verifyAll({ outboxes, services }: Sources, options: Verify
     const before = await outboxForgottenBefore(pool);
     if (before !== undefined && (options.since === undefined || before > options.since)) horizons.push(before);
   }
-  if (options.closed) await checkWritten({ outboxes, services }, options);
+  if (options.looksForUnwritten) await checkWritten({ outboxes, services }, options);
   return { checked, unclaimed, unknowableBefore: horizons.sort().at(-1) };
 }
 

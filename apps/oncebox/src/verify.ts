@@ -1,11 +1,11 @@
 import { momentBefore } from '@oncebox/outbox';
 import { assertNone, type Moment, readArguments, readCount, readDuration, readMoment } from './arguments.ts';
-import type { Command } from './command.ts';
+import { type Command, UsageError } from './command.ts';
 import { noSchema, SOURCE_HELP, SOURCE_OPTIONS, type Sources, withSources } from './sources.ts';
 import { ago, table } from './table.ts';
 import { type Finding, type Verification, type VerifyOptions, verifyAll } from './verification.ts';
 
-const HELP = `Usage: oncebox verify [--since TIME] [--settled-for DURATION] [--foreign] [--limit N]
+const HELP = `Usage: oncebox verify [--since TIME] [--settled-for DURATION] [--closed] [--limit N]
 
 Proves that every message that was committed is published, and that every consumer that is expected to handle it has. Or names the
 ones that are missing:
@@ -15,8 +15,9 @@ ones that are missing:
   dead, replay       this consumer has given it up; its worker is to send it again
   held               published, and this ordered consumer has it waiting behind a message that failed
   discarded          an operator has given it up
-  in no outbox       this consumer has handled it, or has it as a dead letter, and no outbox has its row: the outbox came back from
-                     a backup that is older. Its change is gone, and its effect is there
+  in no outbox       this consumer has handled it, or has it as a dead letter, and no outbox has its row. Either another program sent it,
+                     or the outbox came back from an older backup: its change is gone, and its effect is there. It is named, and
+                     counts as missing with --closed alone
 "oncebox outbox republish" sends again what was published and not handled.
 A consumer is expected to handle the messages of the types that it has registered for, from when it did. An optional message need not be
 handled by anybody. What retention has removed from an outbox was published, but cannot be compared: the answer is then "unknowable before"
@@ -24,8 +25,8 @@ a time, and --since with a later one gets a proof.
 
   --since TIME          look at messages written since: 24h, or 2026-01-31T08:00Z
   --settled-for DURATION   what was written or published less long ago is in flight, and not missing (10s)
-  --foreign             consumers get messages from senders whose outboxes are not given: do not look for what is in no outbox. With
-                        --schema nobody looks for it either
+  --closed              after a restore: no program but these services sends to the consumers, so what is in no outbox is missing.
+                        Not with --schema, by which nobody looks for it
   --limit N             most messages to name (100); all of them are counted
 ${SOURCE_HELP}
 
@@ -44,7 +45,7 @@ const OPTIONS = {
   ...SOURCE_OPTIONS,
   since: { type: 'string' },
   'settled-for': { type: 'string', default: '10s' },
-  foreign: { type: 'boolean', default: false },
+  closed: { type: 'boolean', default: false },
   limit: { type: 'string', default: '100' },
 } as const;
 
@@ -69,8 +70,10 @@ async function run(args: readonly string[]): Promise<number> {
     // Without its consumers the proof would be of half of it, and look like the whole.
     for (const kind of ['outboxes', 'services'] as const) if (sources[kind].length === 0) throw noSchema([kind]);
     // One schema's consumers handle what the outboxes of others have.
-    const closed = !values.foreign && values.schema === undefined;
-    const answer = await verify(sources, since, { settledFor, closed }, limit);
+    const looksForUnwritten = values.schema === undefined;
+    if (values.closed && !looksForUnwritten) throw new UsageError('--closed is about all outboxes: leave --schema out');
+    const settings = { settledFor, looksForUnwritten, closed: values.closed };
+    const answer = await verify(sources, since, settings, limit);
     if (values.json) {
       const { counts, unclaimed, since: from = null, unknowableBefore = null, ...rest } = answer;
       const plain = { counts: Object.fromEntries(counts), unclaimed: Object.fromEntries(unclaimed) };
@@ -83,7 +86,7 @@ async function run(args: readonly string[]): Promise<number> {
 async function verify(
   sources: Sources,
   moment: Moment | undefined,
-  settings: Pick<VerifyOptions, 'settledFor' | 'closed'>,
+  { closed, ...settings }: Pick<VerifyOptions, 'settledFor' | 'looksForUnwritten'> & { readonly closed: boolean },
   limit: number,
 ): Promise<Answer> {
   const since = await resolve(sources, moment);
@@ -104,7 +107,12 @@ async function verify(
       console.error(line);
     },
   });
-  const isMissing = counts.keys().some((problem) => problem !== 'in flight' && problem !== 'unknowable');
+  const harmless: readonly Finding['problem'][] = [
+    'in flight',
+    'unknowable',
+    ...(closed ? [] : ['in no outbox' as const]),
+  ];
+  const isMissing = counts.keys().some((problem) => !harmless.includes(problem));
   const isUnknowable = verification.unknowableBefore !== undefined || counts.has('unknowable');
   const verdict = isMissing ? 'missing' : isUnknowable ? 'unknowable' : 'proven';
   return { verdict, since, ...verification, counts, findings };
