@@ -97,8 +97,10 @@ export class Rehearsal {
     await transaction(
       this.#schema.pool,
       async (tx) => {
+        // Somebody may have left such an entry by hand.
         await tx.query(
-          "INSERT INTO outbox_waiting (seq, partition_id, aggregatetype, aggregateid) VALUES (0, 0, '', '')",
+          `INSERT INTO outbox_waiting (seq, partition_id, aggregatetype, aggregateid) VALUES (0, 0, '', '')
+           ON DUPLICATE KEY UPDATE due_at = NULL`,
         );
         await tx.query('DELETE FROM outbox_waiting WHERE seq = 0');
       },
