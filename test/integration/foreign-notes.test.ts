@@ -37,7 +37,10 @@ test.each<[string, Buffer]>([
   for (let i = 0; i < 20; i++) {
     foreign.send(to(name), { messageId: `m${i}`, type: 'T', headers: [version, ['x-delivery-count', count]] });
   }
-  await expect.poll(() => inHand, PATIENCE).toBe(20);
+  await expect
+    .poll(() => inHand, PATIENCE)
+    .toBe(20)
+    .finally(all.resolve);
 });
 
 test('E4: an ordered consumer tries at once what comes for the first time, whatever count its sender wrote', async () => {
@@ -60,7 +63,7 @@ test('E4: an ordered consumer tries at once what comes for the first time, whate
     { messageId: 'a', type: 'Checked', headers },
   );
   await expect.poll(() => seen, PATIENCE).toEqual(['a']);
-  expect(verdicts).toEqual(['handled']);
+  await expect.poll(() => verdicts, PATIENCE).toEqual(['handled']);
 });
 
 test.each<[string, Buffer]>([
