@@ -2,6 +2,7 @@ import { isContention, isDuplicateKey, type Pool, type Transaction, transaction 
 import type { RowDataPacket } from 'mysql2/promise';
 import { missingPartitions, readOutboxProblems } from './backlog.ts';
 import { lockPartition } from './claim.ts';
+import type { RelayLogger } from './drain.ts';
 import { deleteBySeq, hold, makeHeadsDue } from './settle.ts';
 
 // What people change by plain SQL leaves rows that no pass comes to again: a head that somebody deleted never gives its turn to
@@ -121,7 +122,7 @@ export function repairing(pool: Pool): () => Promise<readonly Repaired[]> {
   return async () => {
     const repaired = [...(await addPartitions(pool))];
     if (left.length === 0) left = WALKS;
-    const restored = new Set<number>();
+    const restored = new Map<number, boolean>();
     for (let page = 0; page < PAGES; page++) {
       const [walk] = left;
       if (walk === undefined) break;
@@ -162,9 +163,14 @@ const BATCH = 500;
 /**
  * Once for each partition, or for the two that a row and its entry name.
  *
- * @param restored partitions in which this run has restored the entries. Each of them costs a walk over its held rows.
+ * @param restored whether each partition that this run has come to has all of its entries. To find out costs a walk over its
+ *   held rows.
  */
-async function repairFound(pool: Pool, found: readonly Faulty[], restored: Set<number>): Promise<readonly Repaired[]> {
+async function repairFound(
+  pool: Pool,
+  found: readonly Faulty[],
+  restored: Map<number, boolean>,
+): Promise<readonly Repaired[]> {
   const repaired: Repaired[] = [];
   const partitionsOf = ({ rowPartition, entryPartition }: Faulty): string =>
     JSON.stringify([...new Set([rowPartition, entryPartition])].sort((a, b) => a - b));
@@ -174,9 +180,9 @@ async function repairFound(pool: Pool, found: readonly Faulty[], restored: Set<n
       for (const partition of partitions.filter((each) => !restored.has(each))) {
         const entries = await restoreEntries(pool, partition);
         repaired.push(...entries.repaired);
-        if (entries.complete) restored.add(partition);
+        restored.set(partition, entries.complete);
       }
-      if (!partitions.every((partition) => restored.has(partition))) continue;
+      if (!partitions.every((partition) => restored.get(partition) === true)) continue;
       for (let from = 0; from < rows.length; from += BATCH) {
         const batch = rows.slice(from, from + BATCH);
         repaired.push(...(await inPartitions(pool, partitions, (tx) => repairRows(tx, batch))));
@@ -194,7 +200,7 @@ const RESTORES = 20;
 
 const WITHOUT_ENTRY = `SELECT CAST(held.seq AS CHAR) AS seq FROM outbox AS held FORCE INDEX (outbox_work)
     LEFT JOIN outbox_waiting AS entry FORCE INDEX (PRIMARY) ON entry.seq = held.seq
-   WHERE state IN ('pending', 'parked') AND held = 1 AND held.partition_id = ? AND entry.seq IS NULL LIMIT ${BATCH}`;
+   WHERE state = ? AND held = 1 AND held.partition_id = ? AND held.seq > ? AND entry.seq IS NULL ORDER BY held.seq LIMIT ${BATCH}`;
 
 /**
  * All entries that are missing in a partition, before any head there becomes due: an earlier row of the same key may be among
@@ -205,14 +211,21 @@ async function restoreEntries(
   partition: number,
 ): Promise<{ readonly complete: boolean; readonly repaired: readonly Repaired[] }> {
   const repaired: Repaired[] = [];
-  for (let batch = 1; batch <= RESTORES; batch++) {
-    // Read before the lock, because the walk over many held rows takes longer than a pass should wait.
-    const [lost] = await pool.execute<(Pick<Faulty, 'seq'> & RowDataPacket)[]>(WITHOUT_ENTRY, [partition]);
-    const rows = lost.length === 0 ? [] : await inPartitions(pool, [partition], (tx) => putRight(tx, lost));
-    repaired.push(...rows.filter(({ fault }) => fault !== 'headNotDue').map(toRepaired));
-    if (lost.length < BATCH) return { complete: true, repaired };
+  let batches = 0;
+  for (const state of ['pending', 'parked']) {
+    for (let after = '-1'; ; batches++) {
+      if (batches === RESTORES) return { complete: false, repaired };
+      // Read before the lock, because the walk over many held rows takes longer than a pass should wait.
+      const values = [state, partition, BigInt(after)];
+      const [lost] = await pool.query<(Pick<Faulty, 'seq'> & RowDataPacket)[]>(WITHOUT_ENTRY, values);
+      const rows = lost.length === 0 ? [] : await inPartitions(pool, [partition], (tx) => putRight(tx, lost));
+      repaired.push(...rows.filter(({ fault }) => fault !== 'headNotDue').map(toRepaired));
+      const last = lost[BATCH - 1];
+      if (last === undefined) break;
+      after = last.seq;
+    }
   }
-  return { complete: false, repaired };
+  return { complete: true, repaired };
 }
 
 const BY_SEQ = faultyOf(
@@ -257,17 +270,13 @@ async function inPartitions<T>(
   return await transaction(pool, locked, { attempts: 1 });
 }
 
-interface Logger {
-  warn(fields: object, message: string): void;
-}
-
 /** What is named of many. */
 const SHOWN = 20;
 
 /** Repairs, and says in the log what was repaired and, once, what a person has to do. */
 export function keepRepaired(
   { name, pool }: { readonly name: string; readonly pool: Pool },
-  logger: Logger,
+  logger: Pick<RelayLogger, 'warn'>,
 ): () => Promise<void> {
   const repair = repairing(pool);
   let said = '';
