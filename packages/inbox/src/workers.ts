@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
 import { type Binding, deadQueue, orderedQueues, type Presence, retryQueue } from '@oncebox/message';
-import { asBytes, type Pool, type Transaction, transaction, withOwnOptions } from '@oncebox/mysql';
+import { asBytes, type Pool, statementsOf, type Transaction } from '@oncebox/mysql';
 import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import type { Consumer } from './consumer.ts';
 import { InboxError } from './errors.ts';
@@ -12,6 +12,11 @@ import { readProblems } from './problems.ts';
 
 /** After which a worker counts as gone. It renews its row four times as often. */
 const LEASE_SECONDS = 20;
+/** Milliseconds for one statement of an announcement, and of the last one. */
+const ANNOUNCE_MS = 5_000;
+const LEAVE_MS = 2_000;
+
+type Db = Pick<Transaction, 'query' | 'execute'>;
 
 /** What a worker has written down of its consumer. */
 export interface WorkerDefinition {
@@ -67,15 +72,18 @@ export function presenceOf(pool: Pool, consumer: Consumer): Presence {
   const worker = randomUUID();
   const place = `${hostname()}:${process.pid}`;
   const definition = JSON.stringify(definitionOf(consumer));
+  // No transaction: each statement is right by itself, and comes again with the next announcement.
+  const db = statementsOf(pool, ANNOUNCE_MS);
+  let owner: string | undefined;
 
-  async function renew(tx: Transaction, refused: boolean): Promise<void> {
-    const [{ affectedRows }] = await withOwnOptions(tx).execute<ResultSetHeader>(
+  async function renew(refused: boolean): Promise<void> {
+    const [{ affectedRows }] = await db.execute<ResultSetHeader>(
       `UPDATE consumer_workers SET refused = ?, lease_until = TIMESTAMPADD(SECOND, ${LEASE_SECONDS}, UTC_TIMESTAMP(6))
         WHERE consumer = ? AND worker = ?`,
       [refused ? 1 : 0, name, worker],
     );
     if (affectedRows > 0) return;
-    await withOwnOptions(tx).execute(
+    await db.execute(
       `INSERT INTO consumer_workers (consumer, worker, place, definition, refused, lease_until)
        VALUES (?, ?, ?, ?, ?, TIMESTAMPADD(SECOND, ${LEASE_SECONDS}, UTC_TIMESTAMP(6)))`,
       [name, worker, place, definition, refused ? 1 : 0],
@@ -83,40 +91,33 @@ export function presenceOf(pool: Pool, consumer: Consumer): Presence {
   }
 
   return {
-    owner: () => transaction(pool, readOwner, { timeoutMs: 10_000 }),
-    announce: (refused) =>
-      transaction(
-        pool,
-        async (tx) => {
-          const own = withOwnOptions(tx);
-          await forgetGone(own, name);
-          await renew(tx, refused);
-          if (!refused) await markBindings(own, name);
-          return await readProblems(own, name);
-        },
-        { timeoutMs: 10_000 },
-      ),
-    leave: () =>
-      transaction(
-        pool,
-        async (tx) => {
-          // Not deleted: the last row tells since when nobody consumes. One that was refused never did.
-          await withOwnOptions(tx).execute(
-            'UPDATE consumer_workers SET lease_until = UTC_TIMESTAMP(6) WHERE consumer = ? AND worker = ?',
-            [name, worker],
-          );
-          await withOwnOptions(tx).execute(
-            'DELETE FROM consumer_workers WHERE consumer = ? AND worker = ? AND refused = 1',
-            [name, worker],
-          );
-        },
-        { attempts: 1, timeoutMs: 2_000 },
-      ),
+    async owner() {
+      owner ??= await readOwner(db);
+      return owner;
+    },
+    async announce(refused) {
+      await forgetGone(db, name);
+      await renew(refused);
+      if (!refused) await markBindings(db, name);
+      return await readProblems(db, name);
+    },
+    async leave() {
+      const last = statementsOf(pool, LEAVE_MS);
+      // Not deleted: the last row tells since when nobody consumes. One that was refused never did.
+      await last.execute(
+        'UPDATE consumer_workers SET lease_until = UTC_TIMESTAMP(6) WHERE consumer = ? AND worker = ?',
+        [name, worker],
+      );
+      await last.execute('DELETE FROM consumer_workers WHERE consumer = ? AND worker = ? AND refused = 1', [
+        name,
+        worker,
+      ]);
+    },
   };
 }
 
 /** By a read without a lock and then by primary key: a DELETE by time would lock the rows of workers that renew theirs. */
-async function forgetGone(own: Transaction, consumer: string): Promise<void> {
+async function forgetGone(own: Db, consumer: string): Promise<void> {
   const [gone] = await own.execute<(RowDataPacket & { worker: string })[]>(
     'SELECT worker FROM consumer_workers WHERE consumer = ? AND lease_until <= UTC_TIMESTAMP(6) ORDER BY worker',
     [consumer],
@@ -133,7 +134,7 @@ const keyOf = ({ type, exchange, routingKey }: Binding & { readonly type: string
   JSON.stringify([type, exchange, routingKey]);
 
 /** Writes down since when no live worker has a binding. Writes nothing while nothing has changed, which is nearly always. */
-async function markBindings(own: Transaction, consumer: string): Promise<void> {
+async function markBindings(own: Db, consumer: string): Promise<void> {
   const live = await liveWorkers(own, consumer);
   const wanted = new Set(live.flatMap(({ definition }) => definition.bindings.map(keyOf)));
   const [rows] = await own.execute<

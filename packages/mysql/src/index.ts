@@ -19,7 +19,7 @@ export { type MigrateOptions, migrate, migrationStatus } from './migrate.ts';
 export type { MigrationSet } from './migration-files.ts';
 export type { MigrationState, MigrationStatus } from './migration-plan.ts';
 export { assertTransaction } from './not-a-transaction.ts';
-export { withOwnOptions } from './own-options.ts';
+export { statementsOf, withOwnOptions } from './own-options.ts';
 export { createPool, type DatabaseUrl, type PoolSettings, parseDatabaseUrl } from './pool.ts';
 export { deleteExpired, type ForgetSettings, keepDeleting, oldestSeconds, type Retained } from './retention.ts';
 export { savepoint } from './savepoint.ts';

@@ -1,8 +1,9 @@
 import { Buffer } from 'node:buffer';
-import { format, type SqlValue } from 'mysql2';
+import { type ExecuteValues, format, type QueryValues, type SqlValue } from 'mysql2';
+import type { Pool } from 'mysql2/promise';
 import { asBytes } from './as-bytes.ts';
 import { DatabaseError } from './errors.ts';
-import { handleOf } from './handle.ts';
+import { handleOf, type Transaction } from './handle.ts';
 import { isOurs, type Statements } from './transaction-statements.ts';
 
 /** A column as mysql2 shows it to `typeCast`, as far as it is used here. */
@@ -84,6 +85,20 @@ export function withOwnOptions<Db extends object>(tx: Db): Db {
   for (const symbol of Object.getOwnPropertySymbols(tx)) Reflect.set(view, symbol, Reflect.get(tx, symbol));
   // What a handle is used for here: its two methods, and the symbol.
   return view as unknown as Db;
+}
+
+/**
+ * A pool as our own statements need it, whatever options it was made with. Each statement is a
+ * transaction by itself, and fails after `timeoutMs`.
+ */
+export function statementsOf(pool: Pool, timeoutMs: number): Pick<Transaction, 'query' | 'execute'> {
+  const options = { timeout: timeoutMs, ...OPTIONS };
+  const view = {
+    query: (sql: string, values: QueryValues) => pool.query({ sql, ...options }, values),
+    execute: (sql: string, values: ExecuteValues) => pool.execute({ sql, ...options }, values),
+  };
+  // What is called of the driver's overloads: a text, and values.
+  return view as unknown as Pick<Transaction, 'query' | 'execute'>;
 }
 
 /**

@@ -20,7 +20,7 @@ import type { Sender } from './sender.ts';
 import { setAsideCopy } from './set-aside.ts';
 import { subscribe } from './subscription.ts';
 import type { Supervisor } from './supervisor.ts';
-import { declareDeadQueue } from './topology.ts';
+import { declareDeadQueue, declareSetAsideQueue } from './topology.ts';
 import { sendCopy, unwrapped } from './wrap.ts';
 
 /** Few: while they cannot be kept they wait in hand, and nothing more is taken. */
@@ -58,9 +58,10 @@ export async function drainDeadQueue(options: DrainOptions): Promise<void> {
     const inHand = new Set<Promise<void>>();
     const ending = AbortSignal.any([closed, stop]);
     let stuck = 0;
+    let canSetAside = false;
 
     const settle = async (message: ConsumeMessage): Promise<void> => {
-      const place = await placeOf(options, unwrapped(message), ending);
+      const place = await placeOf({ ...options, canSetAside }, unwrapped(message), ending);
       if (place === 'safe' && !closed.aborted) channel.ack(message);
       // It stays with us until the channel is closed, and its place is for another.
       if (place === 'stuck') void subscription.widen(PREFETCH + ++stuck);
@@ -75,9 +76,17 @@ export async function drainDeadQueue(options: DrainOptions): Promise<void> {
     });
     try {
       await declareDeadQueue(channel, name);
+      canSetAside = await declareSetAsideQueue(connection, name);
+      if (!canSetAside) {
+        const queue = setAsideQueue(name);
+        logger.warn(
+          { consumer: name },
+          `this user may not declare ${queue}: dead letters that cannot be kept stay in hand`,
+        );
+      }
       await subscription.widen(PREFETCH);
       void watchDepth(opened, name, deadQueue(name), () => inHand.size + stuck);
-      void watchDepth(opened, name, setAsideQueue(name));
+      if (canSetAside) void watchDepth(opened, name, setAsideQueue(name));
       const failure = await Promise.race([ended, stopped, cancelled.promise]);
       await subscription.widen(0);
       // Not for those of a channel that is gone: the broker sends them again, and whoever keeps one twice keeps one.
@@ -95,8 +104,12 @@ export async function drainDeadQueue(options: DrainOptions): Promise<void> {
 /** `safe`: in the store or set aside. `stuck`: neither takes it. `in hand`: the channel ends before it is known. */
 type Place = 'safe' | 'stuck' | 'in hand';
 
+interface SettingAside extends DrainOptions {
+  readonly canSetAside: boolean;
+}
+
 /** Keeps a dead letter, or sets it aside, and waits for the database and the broker where they are away. @throws when the queue is gone. */
-async function placeOf(options: DrainOptions, message: ConsumeMessage, ending: AbortSignal): Promise<Place> {
+async function placeOf(options: SettingAside, message: ConsumeMessage, ending: AbortSignal): Promise<Place> {
   const { name, deadLetters, deliveryLimit, logger } = options;
   const letter = deadLetterOf(message, name, deliveryLimit);
   const fields = { consumer: name, ...idsOf(message) };
@@ -104,6 +117,13 @@ async function placeOf(options: DrainOptions, message: ConsumeMessage, ending: A
     try {
       const why = await refusalOf(deadLetters, letter);
       if (why === undefined) return 'safe';
+      if (!options.canSetAside) {
+        logger.error(
+          fields,
+          `a dead letter can be neither kept nor set aside, and stays in ${deadQueue(name)}: ${why}`,
+        );
+        return 'stuck';
+      }
       logger.error(fields, `a dead letter cannot be kept: ${why}; it is set aside in ${setAsideQueue(name)}`);
       return await setAside(options, message, letter, why);
     } catch (error) {

@@ -1,4 +1,11 @@
-import { type Binding, deadQueue, orderedExchanges, orderedQueues, ownerExchange } from '@oncebox/message';
+import {
+  type Binding,
+  deadQueue,
+  orderedExchanges,
+  orderedQueues,
+  ownerExchange,
+  setAsideQueue,
+} from '@oncebox/message';
 import { connectOnce } from './connect-once.ts';
 import { ifThere } from './exchange.ts';
 import type { Logger } from './logger.ts';
@@ -70,5 +77,5 @@ export async function openNames(options: {
 }
 
 const queuesOf = ({ name, ordered, queues }: NamedConsumer): string[] => [
-  ...new Set([...(ordered ? orderedQueues(name) : [name]), ...queues, deadQueue(name)]),
+  ...new Set([...(ordered ? orderedQueues(name) : [name]), ...queues, deadQueue(name), setAsideQueue(name)]),
 ];

@@ -13,7 +13,7 @@ import {
 } from '@oncebox/message';
 import type { Channel, ChannelModel } from 'amqplib';
 import { BrokerError } from './errors.ts';
-import { declareContractExchange } from './exchange.ts';
+import { declareContractExchange, isRefusedAs, onChannelOfItsOwn } from './exchange.ts';
 
 /**
  * The exchanges that a consumer binds to: ours, and those that its contracts name. The relay declares none of the latter, as it knows
@@ -115,14 +115,28 @@ export async function declareOrderedConsumer(
 const NO_LIMIT = 2 ** 31 - 1;
 
 /**
- * The dead queue, and the one for what does not get from there into the store. Every reader that looks and leaves counts as a delivery, and
- * these queues are there to be looked at.
+ * Every reader that looks and leaves counts as a delivery, and this queue is there to be looked at.
  *
  * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH
  */
-export async function declareDeadQueue(channel: Channel, consumer: string): Promise<void> {
-  for (const queue of [deadQueue(consumer), setAsideQueue(consumer)]) {
-    await declareQueue(channel, queue, { 'x-delivery-limit': NO_LIMIT });
+export const declareDeadQueue = (channel: Channel, consumer: string): Promise<void> =>
+  declareQueue(channel, deadQueue(consumer), { 'x-delivery-limit': NO_LIMIT });
+
+/**
+ * The queue for what does not get from the dead queue into the store; without a limit as that one.
+ *
+ * @returns false when this user may not declare it, as where its rights name the queues of an earlier release.
+ * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH
+ */
+export async function declareSetAsideQueue(connection: ChannelModel, consumer: string): Promise<boolean> {
+  try {
+    await onChannelOfItsOwn(connection, (channel) =>
+      declareQueue(channel, setAsideQueue(consumer), { 'x-delivery-limit': NO_LIMIT }),
+    );
+    return true;
+  } catch (error) {
+    if (isRefusedAs(403, error)) return false;
+    throw error;
   }
 }
 
