@@ -46,6 +46,7 @@ export async function keepDeleting(
   while (!signal.aborted) {
     for (const each of [retained].flat()) {
       try {
+        if (!(await isDue(pool, each, keepHours))) continue;
         const deleted = await deleteExpired(pool, each, keepHours, signal);
         if (deleted > 0)
           logger.info({}, `Deleted ${deleted} rows of ${each.table} that were older than ${keepHours} h`);
@@ -88,6 +89,20 @@ export async function deleteExpired(
     if (batch.read < BATCH || (batch.deleted === 0 && batch.reached === reachedBefore)) break;
   }
   return deleted;
+}
+
+/**
+ * Whether there is anything to do, which is seldom: a plain read, where a batch takes the table's
+ * lock and commits.
+ */
+async function isDue(pool: Pool, { table, age, condition = 'TRUE' }: Retained, keepHours: number): Promise<boolean> {
+  const limit = `TIMESTAMPADD(SECOND, -${Math.round(keepHours * 3600)}, UTC_TIMESTAMP(6))`;
+  const [[row]] = await pool.query<(RowDataPacket & { due: number })[]>(
+    `SELECT NOT EXISTS (SELECT 1 FROM retention WHERE name = ?)
+         OR EXISTS (SELECT 1 FROM ?? WHERE ?? < ${limit} AND ${condition.replaceAll('?', limit)}) AS due`,
+    [asBytes(table), table, age],
+  );
+  return row?.due === 1;
 }
 
 /** @param from the age where the batch before ended. @returns where this one did. */
