@@ -126,6 +126,16 @@ test('E4: notes of somebody else are no part of the record, and a mark of histor
   expect(seen).toEqual(['noted', 'noted']);
 });
 
+test('E4: two messages that claim to be the same one that was set aside are two dead letters', async () => {
+  const name = newName();
+  await consumeWith(inboxFor(name, fail));
+  const hash = value.S('ab'.repeat(32));
+  const headers: Fields = [version, ['x-oncebox-set-aside', hash]];
+  for (const messageId of ['one', 'other']) foreign.send(to(name), { messageId, type: 'Checked', headers });
+  await expect.poll(async () => (await letters(name)).map(({ message }) => message), PATIENCE).toHaveLength(2);
+  expect((await letters(name)).map(({ message }) => message).toSorted()).toEqual(['one', 'other']);
+});
+
 test('E4: copies and replays go to no other queue and do not expire, whatever CC, BCC and expiration say', async () => {
   const [name, other] = [newName(), newName()];
   await channel.assertQueue(other, { durable: true, arguments: { 'x-queue-type': 'quorum' } });

@@ -4,13 +4,14 @@ import {
   errorNameOf,
   isContention,
   isDuplicateKey,
+  isRefusal,
   isUnavailable,
   type Pool,
   type Transaction,
   transaction,
   withOwnOptions,
 } from '@oncebox/mysql';
-import type { RowDataPacket } from 'mysql2/promise';
+import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import { UnstorableError } from './errors.ts';
 import { columnsOf, insertDeadLetter } from './letter-columns.ts';
 
@@ -41,7 +42,8 @@ export async function keepLetter(
     } catch (error) {
       if (error instanceof UnstorableError || isContention(error) || OF_THE_TABLE.has(errnoOf(error))) throw error;
       if (!isUnavailable(error)) throw unstorable(`the table refuses it: ${causeOf(error)}`);
-      if (await isAway()) throw error;
+      // A table that is full takes it when there is room again.
+      if (isRefusal(error) || (await isAway())) throw error;
       // As a server, or a proxy before it, answers what is too large for it: it looks like an outage.
       if (times === TIMES_BROKEN) throw unstorable(`the connection breaks each time: ${causeOf(error)}`);
     }
@@ -50,12 +52,14 @@ export async function keepLetter(
 
 async function keepIn(tx: Transaction, consumer: string, letter: DeadLetter): Promise<void> {
   await assertFits(tx, letter);
+  const { stubHash } = letter;
+  if (stubHash !== undefined && (await replaceStub(tx, consumer, stubHash, letter))) return;
   try {
     await insertDeadLetter(tx, consumer, letter);
   } catch (error) {
     // The only key that a copy can meet is its own: the worker before died between this insert and its ack, or this is its stub.
     if (!isDuplicateKey(error)) throw error;
-    if (!isStub(letter)) await replaceStub(tx, consumer, letter);
+    if (!isStub(letter)) await replaceStub(tx, consumer, letter.copyHash, letter);
   }
 }
 
@@ -70,15 +74,20 @@ async function assertFits(tx: Transaction, { body, properties }: DeadLetter): Pr
   if (bytes > packet) throw unstorable(`its ${bytes} bytes are over the max_allowed_packet of ${packet}`);
 }
 
-/** By the unique key that the insert has met. The stub's state is of no matter: here is what it stood for. */
-async function replaceStub(tx: Transaction, consumer: string, letter: DeadLetter): Promise<void> {
-  const { copy_hash, ...columns } = columnsOf(letter);
+/**
+ * By the unique key of dead_letters. The stub's state is of no matter: here is what it stood for.
+ *
+ * @returns whether there was such a stub.
+ */
+async function replaceStub(tx: Transaction, consumer: string, hash: Buffer, letter: DeadLetter): Promise<boolean> {
+  const columns = columnsOf(letter);
   const assignments = Object.keys(columns).map((name) => `${name} = ?`);
-  await withOwnOptions(tx).execute(
+  const [{ affectedRows }] = await withOwnOptions(tx).execute<ResultSetHeader>(
     `UPDATE dead_letters SET ${assignments.join(', ')}, state = 'dead', updated_at = UTC_TIMESTAMP(6)
       WHERE consumer = ? AND copy_hash = ? AND LEFT(reason, ${STUB_REASON.length}) = '${STUB_REASON}'`,
-    [...Object.values(columns), consumer, copy_hash],
+    [...Object.values(columns), consumer, hash],
   );
+  return affectedRows > 0;
 }
 
 const unstorable = (why: string): UnstorableError => new UnstorableError('ONCEBOX_UNSTORABLE', why);

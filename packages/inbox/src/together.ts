@@ -15,6 +15,9 @@ import { type Failure, failed, unavailable } from './verdicts.ts';
 /** It was in hand when two processes ended before they had settled it: it may be what ended them. */
 const isSuspect = ({ deliveredBefore = 0 }: Received): boolean => deliveredBefore > 1;
 
+/** So often is a message delivered whose failure a full store does not hold; then it is given up. */
+const DELIVERIES_UNHELD = 20;
+
 /** Ends the first step at what only the second deals with. */
 const NOT_AT_ONCE = Symbol('not at once');
 
@@ -89,6 +92,7 @@ export function handleTogether(
   async function inSavepoints(
     batch: readonly Received[],
     onFailure: (failure: Failure) => void = () => undefined,
+    holdsSuspects = true,
   ): Promise<readonly Verdict[]> {
     const { runs, verdicts: readings } = readBatch(consumer, batch, { joins: false });
     const works = new Map(runs.map(({ at, work }) => [at, work]));
@@ -103,7 +107,7 @@ export function handleTogether(
     ): Promise<Verdict> {
       if (givenUp.has(message.id)) return { kind: 'duplicate' };
       const key = keyOf(message);
-      if (held.has(key) || (ordered !== undefined && isSuspect(message))) {
+      if (held.has(key) || (ordered !== undefined && holdsSuspects && isSuspect(message))) {
         held.add(key);
         await addHeld(tx, name, { key, id: message.id, original: originalOf(message) });
         behind.add(key);
@@ -141,11 +145,20 @@ export function handleTogether(
    */
   async function orderedAlone(message: Received, whenDead: 'hold' | 'continue'): Promise<Verdict> {
     let own: Failure | undefined;
-    try {
-      const [verdict] = await inSavepoints([message], (failure) => {
+    const attempt = async (holdsSuspects: boolean): Promise<Verdict> => {
+      const note = (failure: Failure): void => {
         own = failure;
-      });
+      };
+      const [verdict] = await inSavepoints([message], note, holdsSuspects);
       return verdict ?? { kind: 'held' };
+    };
+    try {
+      return await attempt(true).catch(async (error: unknown) => {
+        // A store that has no room holds nothing, and most that were in hand when a process ended
+        // are innocent.
+        if (!isSuspect(message) || !isRefusal(error) || (await isAway())) throw error;
+        return await attempt(false);
+      });
     } catch (error) {
       if (await isAway()) return unavailable(error);
       const failure = own ?? failed(error);
@@ -154,8 +167,12 @@ export function handleTogether(
         const { dead } = await transaction(pool, (tx) => holdFailed(tx, settings, message, failure));
         return { kind: 'held', failure: failure.error, dead };
       } catch (unstorable) {
-        // A store that is full takes this message when there is room again.
-        if (isRefusal(unstorable) || (await isAway())) return unavailable(unstorable);
+        if (await isAway()) return unavailable(unstorable);
+        // A store that is full takes this message when there is room again. The queue waits with it,
+        // so a failure of its own is not waited for without end.
+        const { deliveredBefore = 0 } = message;
+        const waits = own === undefined || deliveredBefore < DELIVERIES_UNHELD;
+        if (isRefusal(unstorable) && waits) return unavailable(unstorable);
         return { kind: 'dead', error: notHeld(own?.error, unstorable) };
       }
     }

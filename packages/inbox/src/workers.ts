@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { hostname } from 'node:os';
-import { type Binding, deadQueue, orderedQueues, type Presence, retryQueue } from '@oncebox/message';
+import { type Binding, deadQueue, orderedQueues, type Presence, queuedDelays, retryQueue } from '@oncebox/message';
 import { asBytes, type Pool, statementsOf, type Transaction } from '@oncebox/mysql';
 import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import type { Consumer } from './consumer.ts';
@@ -36,7 +36,9 @@ const definitionOf = ({ name, versions, bindings, ordered, retryDelaysMs }: Cons
   bindings,
   ordered: ordered !== undefined,
   queues: [
-    ...(ordered === undefined ? [name, ...retryDelaysMs.map((delay) => retryQueue(name, delay))] : orderedQueues(name)),
+    ...(ordered === undefined
+      ? [name, ...queuedDelays(retryDelaysMs).map((delay) => retryQueue(name, delay))]
+      : orderedQueues(name)),
     deadQueue(name),
   ],
 });

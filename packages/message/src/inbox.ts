@@ -126,4 +126,6 @@ export interface DeadLetter extends DeadMessage {
   readonly occurredAt: Date | undefined;
   /** SHA-256 of this copy: the same when the same copy is delivered again. */
   readonly copyHash: Buffer;
+  /** That of the stub which stands for it, as a copy that was set aside says; it may be forged. */
+  readonly stubHash?: Buffer;
 }

@@ -18,7 +18,7 @@ export {
   nextVersion,
   versionsOf,
 } from './contract.ts';
-export { delayElsewhere } from './elsewhere.ts';
+export { delayElsewhere, queuedDelays } from './elsewhere.ts';
 export { MessageError, type MessageErrorCode } from './errors.ts';
 export {
   classOf,

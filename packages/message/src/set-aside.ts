@@ -34,6 +34,6 @@ export function stubOf(letter: DeadLetter, consumer: string, why: string, isBare
     firstFailedAt: letter.firstFailedAt,
     lastFailedAt: letter.lastFailedAt,
     occurredAt: isBare ? undefined : letter.occurredAt,
-    copyHash: letter.copyHash,
+    copyHash: letter.stubHash ?? letter.copyHash,
   };
 }

@@ -51,6 +51,12 @@ it.each([1021, 1030, 1047, 1114, 1226, 1290, 3101])('takes what a server says of
   expect([isRefusal({ errno }), isUnavailable({ errno })]).toEqual([true, true]);
 });
 
+it('takes what a server answers to COMMIT for a refusal, and a connection that broke for none', () => {
+  const commit = (cause: object) => new errors.DatabaseError('ONCEBOX_COMMIT_UNKNOWN', 'x', { cause });
+  expect(isRefusal(commit({ errno: 3100 }))).toBe(true);
+  expect(isRefusal(commit({ code: 'ECONNRESET' }))).toBe(false);
+});
+
 it('takes no small number of others for an error of the file system of the server', () => {
   expect(isRefusal({ errno: 3 })).toBe(false);
   expect(isRefusal({ errno: 3, sqlState: 'HY000' })).toBe(true);

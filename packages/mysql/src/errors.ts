@@ -146,7 +146,10 @@ const UNAVAILABLE_CODES: ReadonlySet<unknown> = new Set([
  */
 export function isRefusal(error: unknown): boolean {
   const errno = errnoOf(error);
-  if (errno === undefined) return field(error, 'code') === 'ONCEBOX_NO_CONNECTION';
+  const code = field(error, 'code');
+  // What a server answers to COMMIT is the cause.
+  if (code === 'ONCEBOX_COMMIT_UNKNOWN') return isRefusal(field(error, 'cause'));
+  if (errno === undefined) return code === 'ONCEBOX_NO_CONNECTION';
   // Others give their errors small numbers, too.
   return REFUSING_ERRNOS.has(errno) && (errno > 1000 || typeof field(error, 'sqlState') === 'string');
 }

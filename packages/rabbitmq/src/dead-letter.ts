@@ -30,7 +30,8 @@ export function deadLetterOf(message: ConsumeMessage, consumer: string, delivery
   const letter = {
     ...originalOf(message),
     firstFailedAt: isTime(first) ? new Date(first) : undefined,
-    copyHash: setAsideHash(headers) ?? hashOf(message),
+    copyHash: hashOf(message),
+    ...stubHashIn(headers),
   };
   const death = deathIn(headers, consumer);
   if (death === undefined) {
@@ -97,9 +98,9 @@ const unknownWay = (consumer: string): string =>
   `unknown: it came to ${deadQueue(consumer)} without a note, so another program sent or moved it there`;
 
 /** Of a copy that was set aside, as its stub among the dead letters has it. */
-function setAsideHash(headers: Readonly<Record<string, unknown>>): Buffer | undefined {
+function stubHashIn(headers: Readonly<Record<string, unknown>>): Pick<DeadLetter, 'stubHash'> {
   const hash = headers[NOTE.setAside];
-  return typeof hash === 'string' && /^[0-9a-f]{64}$/.test(hash) ? Buffer.from(hash, 'hex') : undefined;
+  return typeof hash === 'string' && /^[0-9a-f]{64}$/.test(hash) ? { stubHash: Buffer.from(hash, 'hex') } : {};
 }
 
 /** Headers that count the deliveries of this very copy. */

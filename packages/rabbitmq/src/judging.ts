@@ -5,11 +5,11 @@ import type { Logger } from './logger.ts';
 import { originalRoutingKey } from './notes.ts';
 import { pauseMs } from './persist.ts';
 
-/** So often in a row may a handler meet an outage that `isAvailable` does not see; then it is a failure of its own, or not counted. */
+/** So often in a row may a handler meet an outage that `isAvailable` does not see; then it is a failure of its own. */
 const OUTAGES_OF_ITS_OWN = 5;
 
 export interface JudgingOptions {
-  readonly inbox: Pick<Inbox, 'name' | 'process' | 'retryDelaysMs'>;
+  readonly inbox: Pick<Inbox, 'name' | 'process'>;
   readonly logger: Logger;
   readonly isAvailable: () => Promise<boolean>;
   /** Aborted when the session takes no more. */
@@ -28,7 +28,7 @@ export interface Judging {
 
 /** The verdicts of one session, for which the database that is away is waited for once and not by each message. */
 export function openJudging({ inbox, logger, isAvailable, ending, pause, resume }: JudgingOptions): Judging {
-  const { name, retryDelaysMs } = inbox;
+  const { name } = inbox;
   let outage: Promise<boolean> | undefined;
 
   const rest = (failures: number): Promise<void> =>
@@ -64,14 +64,15 @@ export function openJudging({ inbox, logger, isAvailable, ending, pause, resume 
         .process(received)
         .catch((error): Verdict => ({ kind: 'retry', error: failureOf(error) }));
       if (verdict.kind !== 'unavailable' || ending.aborted) return verdict;
-      // Without a retry queue, what is not counted stays in hand.
-      const staysInHand = verdict.counted === false && retryDelaysMs.length === 0;
-      if (unseen >= OUTAGES_OF_ITS_OWN && !staysInHand) return { ...verdict, kind: 'retry' };
+      if (unseen === OUTAGES_OF_ITS_OWN) return { ...verdict, kind: 'retry' };
       if (unseen > 0) await rest(unseen);
       outage ??= outlast(verdict.error).finally(() => {
         outage = undefined;
       });
-      unseen = (await outage) ? 0 : unseen + 1;
+      const wasAway = await outage;
+      // It waits in a retry queue, where it takes no place in hand, as it may wait for days.
+      if (!wasAway && verdict.counted === false) return { ...verdict, kind: 'retry' };
+      unseen = wasAway ? 0 : unseen + 1;
     }
   }
 

@@ -1,4 +1,4 @@
-import { delayElsewhere, type Inbox, type Verdict } from '@oncebox/message';
+import { delayElsewhere, type Inbox, queuedDelays, type Verdict } from '@oncebox/message';
 import type { ConsumeMessage } from 'amqplib';
 import { failedAttempts, isTime, NOTE } from './notes.ts';
 
@@ -24,9 +24,10 @@ export function nextAttempt(
   { name, retryDelaysMs }: Pick<Inbox, 'name' | 'retryDelaysMs'>,
 ): NextAttempt {
   const failed = failedAttempts(message, name, retryDelaysMs.length);
-  if (elsewhere) return { attempts: failed, retryInMs: delayElsewhere(retryDelaysMs, waitedMs(message)) };
+  const queued = queuedDelays(retryDelaysMs);
+  if (elsewhere) return { attempts: failed, retryInMs: delayElsewhere(queued, waitedMs(message)) };
   if (counted === false) {
-    return { attempts: failed, retryInMs: retryDelaysMs.findLast((ms) => ms <= UNCOUNTED_MOST_MS) ?? retryDelaysMs[0] };
+    return { attempts: failed, retryInMs: queued.findLast((ms) => ms <= UNCOUNTED_MOST_MS) ?? queued[0] };
   }
   return { attempts: failed + 1, retryInMs: kind === 'retry' ? retryDelaysMs[failed] : undefined };
 }

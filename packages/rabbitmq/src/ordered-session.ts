@@ -100,7 +100,14 @@ export async function openOrderedSession(
     if (closed.aborted) return;
     if (verdict.kind === 'dead') return giveUp(message, 'failed and cannot be held', verdict.error);
     // An outage, for this and all that come behind it: they go back, and come again in their order when it is over.
-    if ('error' in verdict) return void finish();
+    if ('error' in verdict) {
+      const fields = { consumer: name, ...idsOf(message), error: classOf(verdict.error) };
+      logger.warn(
+        fields,
+        'its queue is given back, and taken again later: what its handlers stand on is away, or full',
+      );
+      return void finish();
+    }
     if (verdict.kind === 'skipped') logger.info({ consumer: name, ...idsOf(message) }, SKIPPED);
     if (verdict.kind === 'held' && verdict.failure !== undefined) {
       const { failure } = verdict;

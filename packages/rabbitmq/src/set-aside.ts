@@ -13,7 +13,7 @@ import { sendCopy, unwrapped } from './wrap.ts';
 
 /** The copy of a dead letter that its consumer's store does not take. Its notes are the letter's, so that nothing of that is lost on the way back. */
 export function setAsideCopy(message: ConsumeMessage, letter: DeadLetter, consumer: string): Sending {
-  const { reason, errorClass, attempts, firstFailedAt, lastFailedAt, routingKey, copyHash } = letter;
+  const { reason, errorClass, attempts, firstFailedAt, lastFailedAt, routingKey, copyHash, stubHash } = letter;
   return copyOf(setAsideQueue(consumer), message, {
     [NOTE.routingKey]: routingKey,
     [NOTE.consumer]: consumer,
@@ -22,7 +22,7 @@ export function setAsideCopy(message: ConsumeMessage, letter: DeadLetter, consum
     ...(errorClass === undefined ? {} : { [NOTE.errorClass]: errorClass.slice(0, 255).toWellFormed() }),
     ...timed(NOTE.firstFailure, firstFailedAt),
     ...timed(NOTE.lastFailure, lastFailedAt),
-    [NOTE.setAside]: copyHash.toString('hex'),
+    [NOTE.setAside]: (stubHash ?? copyHash).toString('hex'),
   });
 }
 

@@ -8,6 +8,7 @@ import {
   orderedQueues,
   PARTITION_HEADER,
   PARTITIONS,
+  queuedDelays,
   retryQueue,
   setAsideQueue,
 } from '@oncebox/message';
@@ -60,7 +61,7 @@ export async function declareConsumer(
   const { name, bindings, retryDelaysMs, deliveryLimit } = topology;
   await declareBound(connection, channel, bindings);
   await declareDeadQueue(channel, name);
-  for (const delay of retryDelaysMs) {
+  for (const delay of queuedDelays(retryDelaysMs)) {
     await declareQueue(channel, retryQueue(name, delay), {
       ...deadLettersTo(name),
       'x-message-ttl': delay,
