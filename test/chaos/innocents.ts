@@ -84,7 +84,7 @@ const delayOutside = (outages: readonly Outage[], from: number, to: number): num
   outages.reduce((ms, each) => ms - Math.max(0, Math.min(to, each.to) - Math.max(from, each.from)), to - from);
 
 /** Handlers' errors with numbers that mean something else where they come from the server. */
-const ERRNOS = [1644, 1062, 1205, 1146, 1290, 3819];
+const ERRNOS = [1644, 1062, 1205, 1146, 1411, 3819];
 
 /** Each e-mail to an odd address fails, each address always with the same number. */
 export async function failOddEmails({ fulfilment }: Pick<Place, 'fulfilment'>): Promise<void> {
