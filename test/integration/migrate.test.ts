@@ -1,10 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createPool, type MigrateOptions, migrate, migrationStatus, type Pool } from '@oncebox/mysql';
+import { DEAD_LETTERS } from '@oncebox/inbox';
+import { createPool, deleteExpired, type MigrateOptions, migrate, migrationStatus, type Pool } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it, vi } from 'vitest';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, inject, it, onTestFinished, vi } from 'vitest';
 import { dropAll } from '../support/schemas.ts';
 
 const { databaseUrl } = inject('servers');
@@ -74,6 +75,23 @@ describe('migrate', () => {
     const [[created]] = await admin.query<RowDataPacket[]>('SHOW CREATE DATABASE ??', [schema]);
     expect(created?.['Create Database']).toContain('utf8mb4');
     expect(await run({ sets })).toEqual([]);
+  });
+
+  it('comes through when a cleaner has put its row into retention before the migration that adds it', async () => {
+    const before = readdirSync(MESSAGING).filter((name) => name < '0014');
+    for (const name of before) copyFileSync(join(MESSAGING, name), join(folder, name));
+    await run({ sets: [{ name: 'messaging', folder }] });
+    const pool = createPool(`${databaseUrl.replace(/\/$/, '')}/${schema}`, { connections: 1 });
+    onTestFinished(() => pool.end());
+    for (const retained of DEAD_LETTERS) await deleteExpired(pool, retained, 1, new AbortController().signal);
+    const remembered = async () =>
+      (await pool.query<RowDataPacket[]>("SELECT forgotten_before AS f FROM retention WHERE name = 'dead_letters'"))[0];
+    const row = await remembered();
+    expect(row).toEqual([{ f: expect.anything() }]);
+    expect(await run({ sets: [{ name: 'messaging', folder: MESSAGING }] })).toContain(
+      'messaging/0014_dead_letters_retention.sql',
+    );
+    expect(await remembered()).toEqual(row);
   });
 
   it('applies once when several run at the same time', async () => {

@@ -13,21 +13,22 @@ import { eraseSaga, findSagas, hasSagas } from '@oncebox/saga';
 import { assertNone, readArguments } from './arguments.ts';
 import { type Command, UsageError } from './command.ts';
 import { Erasures } from './erasures.ts';
-import { expected, type Inbox, missingIn, readInboxes } from './inboxes.ts';
-import { noSchema, SOURCE_HELP, SOURCE_OPTIONS, type Source, withSources } from './sources.ts';
+import { expected, type Inbox, isGivenUp, missingIn, readInboxes, registered } from './inboxes.ts';
+import { ALL_SOURCES_HELP, noSchema, SOURCE_OPTIONS, type Source, withSources } from './sources.ts';
 
 const HELP = `Usage: oncebox erase --key KEY [--type AGGREGATETYPE] [--discard] [--dry-run]
 
 Erases what the tables of messaging hold of one key, the id of an aggregate: of a person, or of what belongs to a person. In every schema
 that the environment names it finds
   outbox             messages that are published or released; one that is not published yet, or that is parked, is left
-  dead_letters       those that were replayed or discarded; this reads the table, as no index has the key
+  dead_letters       those that were replayed or discarded, once no other consumer is still to handle the message; this reads the
+                     table, as no index has the key
   held_messages      what ordered consumers have waiting; left without --discard
   claimed_payloads   those of the messages that are erased
   sagas              those with this id that have ended
 and says what it left and why; run it again when that has changed. Published messages that an expected consumer has neither handled nor
-given up are left as well. After it, the outbox proves nothing of what was written before the erased messages: "oncebox verify" says since
-when, and "outbox republish" cannot send them.
+given up are left as well, and of those with a claimed payload any that a registered consumer may still handle. After it, the outbox
+proves nothing of what was written before the erased messages: "oncebox verify" says since when, and "outbox republish" cannot send them.
 It erases no table of a service's own, no id in processed_messages, and nothing of the broker: docs/operations.md says what is where, and
 when it is gone.
 
@@ -37,7 +38,7 @@ when it is gone.
   --discard             erase also what is not settled at a consumer, and so give it up: dead letters, held messages, and published
                         messages that were not handled
   --dry-run             show what would be erased and what would be left, and change nothing
-${SOURCE_HELP}
+${ALL_SOURCES_HELP}
 
 JSON: { found: [{ schema, table, id, outcome }], counts: [{ schema, table, outcome, count }] }, the first 50 found.
 Exit codes: 0 nothing is left in these tables, 1 something is, or the command failed, 2 called wrongly.`;
@@ -78,10 +79,17 @@ async function run(args: readonly string[]): Promise<number> {
   });
 }
 
-/** Ids of messages that are erased, and of those that something is left of. */
 interface Messages {
+  /** Ids of those that are in an outbox. */
+  readonly written: Set<string>;
+  /** Ids of those that are erased, and of those that something is left of. */
   readonly erased: Set<string>;
   readonly left: Set<string>;
+  /**
+   * By id, whether a consumer is still to handle the message or may fetch its payload. As it was
+   * before letters went: without its letter a consumer that has given up seems to be awaited.
+   */
+  readonly awaited: Map<string, boolean>;
 }
 
 /**
@@ -94,18 +102,17 @@ async function erase(
   request: Request,
   erasures: Erasures,
 ): Promise<void> {
-  const written = new Set<string>();
-  const messages: Messages = { erased: new Set(), left: new Set() };
+  const messages: Messages = { written: new Set(), erased: new Set(), left: new Set(), awaited: new Map() };
   const erasable = new Map<Source, readonly OutboxEntry[]>();
   for (const source of outboxes) {
     console.error(`${source.schema}: looking through the outbox`);
-    const rows = (await Array.fromAsync(findByKey(source.pool, request.key, request.type))).flat();
-    for (const { id } of rows) written.add(id);
+    const rows = await findByKey(source.pool, request.key, request.type);
+    for (const { id } of rows) messages.written.add(id);
     erasable.set(source, await leaveUnsettled(source, rows, inboxes, request, erasures, messages));
   }
   for (const { source } of inboxes) {
-    await eraseHeldOf(source, request, written, erasures, messages);
-    await eraseLettersOf(source, request, written, erasures, messages);
+    await eraseHeldOf(source, request, erasures, messages);
+    await eraseLettersOf(source, inboxes, request, erasures, messages);
     await eraseSagasOf(source, request, erasures);
   }
   for (const [source, rows] of erasable) {
@@ -126,15 +133,18 @@ async function leaveUnsettled(
   inboxes: readonly Inbox[],
   { discard }: Request,
   erasures: Erasures,
-  { left }: Messages,
+  { left, awaited }: Messages,
 ): Promise<readonly OutboxEntry[]> {
-  const unhandled = discard ? new Set<string>() : await unhandledOf(inboxes, rows);
+  const published = rows.filter(({ state }) => state === 'published');
+  const unhandled = discard ? new Set<string>() : await unhandledOf(inboxes, published);
+  for (const id of unhandled) awaited.set(id, true);
+  if (!discard) await lookForAwaited(inboxes, published, awaited);
   const erasable: OutboxEntry[] = [];
   for (const row of rows) {
     const { id, state } = row;
     const reason =
       state === 'pending' || state === 'held' ? 'not published' : state === 'parked' ? 'parked' : undefined;
-    const outcome = reason ?? (unhandled.has(id) ? 'not handled' : undefined);
+    const outcome = reason ?? (unhandled.has(id) ? 'not handled' : awaited.get(id) ? 'on its way' : undefined);
     if (outcome === undefined) erasable.push(row);
     else {
       erasures.add(source, 'outbox', id, outcome);
@@ -145,20 +155,42 @@ async function leaveUnsettled(
 }
 
 /** Published messages that an expected consumer has neither handled nor given up, as far as its inbox remembers. */
-async function unhandledOf(inboxes: readonly Inbox[], rows: readonly OutboxEntry[]): Promise<ReadonlySet<string>> {
+async function unhandledOf(inboxes: readonly Inbox[], published: readonly OutboxEntry[]): Promise<ReadonlySet<string>> {
   const unhandled = new Set<string>();
-  const published = rows.filter(({ state }) => state === 'published');
   for (let start = 0; start < published.length; start += PAGE) {
     for (const inbox of inboxes) {
       const missing = await missingIn(inbox, published.slice(start, start + PAGE), expected);
       const before = (await inboxForgottenBefore(inbox.source.pool)) ?? '';
-      for (const { row, letter } of missing) {
-        const isGivenUp = letter !== undefined && letter.state !== 'replayed';
-        if (!isGivenUp && row.createdAt >= before) unhandled.add(row.id);
-      }
+      for (const each of missing) if (!isGivenUp(each) && each.row.createdAt >= before) unhandled.add(each.row.id);
     }
   }
   return unhandled;
+}
+
+/**
+ * Notes which messages with a claimed payload a registered consumer may still handle: without the
+ * payload, one that waits in a queue or for a retry is dead. That may also be an optional one, one
+ * from before the consumer registered, or one that the inbox may have forgotten. What tells whose
+ * payload it is stays with the payload, or a later run would not find that.
+ */
+async function lookForAwaited(
+  inboxes: readonly Inbox[],
+  messages: readonly Pick<OutboxEntry, 'id' | 'type'>[],
+  awaited: Map<string, boolean>,
+): Promise<void> {
+  const unknown = messages.filter(({ id }) => !awaited.has(id));
+  for (let start = 0; start < unknown.length; start += PAGE) {
+    const page = unknown.slice(start, start + PAGE);
+    const ids = page.map(({ id }) => id);
+    for (const id of ids) awaited.set(id, false);
+    const claimed = new Set<string>();
+    for (const { source } of inboxes) for (const id of await findPayloads(source.pool, ids)) claimed.add(id);
+    const claims = page.filter(({ id }) => claimed.has(id));
+    for (const inbox of inboxes) {
+      const missing = await missingIn(inbox, claims, registered);
+      for (const each of missing) if (!isGivenUp(each)) awaited.set(each.row.id, true);
+    }
+  }
 }
 
 const PAGE = 500;
@@ -166,9 +198,8 @@ const PAGE = 500;
 async function eraseHeldOf(
   source: Source,
   { key, type, discard, dryRun }: Request,
-  written: ReadonlySet<string>,
   erasures: Erasures,
-  { erased, left }: Messages,
+  { written, erased, left }: Messages,
 ): Promise<void> {
   const held = await findHeldOf(source.pool, key);
   const outcomeOf = ({ messageId }: HeldOfKey) =>
@@ -189,10 +220,10 @@ async function eraseHeldOf(
 /** By the ids of messages that are still in an outbox, and by the key in the headers. */
 async function eraseLettersOf(
   source: Source,
+  inboxes: readonly Inbox[],
   { key, type, discard, dryRun }: Request,
-  written: ReadonlySet<string>,
   erasures: Erasures,
-  { erased, left }: Messages,
+  { written, erased, left, awaited }: Messages,
 ): Promise<void> {
   const { pool, schema } = source;
   const seen = new Set<string>();
@@ -200,12 +231,17 @@ async function eraseLettersOf(
     const letters = found.filter(({ id }) => !seen.has(id));
     for (const { id } of letters) seen.add(id);
     const isOfType = ({ messageId }: LetterOfKey) => type === undefined || written.has(messageId ?? '');
-    const ids = letters.filter(isOfType).map(({ id }) => id);
+    const sent = letters.flatMap(({ messageId, type: of }) => (messageId && of ? [{ id: messageId, type: of }] : []));
+    if (!discard) await lookForAwaited(inboxes, sent, awaited);
+    // While another consumer is awaited, a letter is what proves to the next run that this one has given up.
+    const isAwaited = ({ messageId }: LetterOfKey) => !discard && awaited.get(messageId ?? '') === true;
+    const ids = letters.filter((each) => isOfType(each) && !isAwaited(each)).map(({ id }) => id);
     const done = dryRun ? new Map() : await eraseDeadLetters(pool, ids, { discard });
     for (const letter of letters) {
       const { id, messageId, state } = letter;
       const isSettled = discard || state === 'replayed' || state === 'discarded';
-      const outcome = isOfType(letter) ? (done.get(id) ?? (isSettled ? 'erased' : state)) : 'type unknown';
+      const planned = !isSettled ? state : isAwaited(letter) ? 'on its way' : 'erased';
+      const outcome = isOfType(letter) ? (done.get(id) ?? planned) : 'type unknown';
       erasures.add(source, 'dead_letters', id, outcome);
       if (messageId !== null) (outcome === 'erased' ? erased : left).add(messageId);
     }

@@ -8,6 +8,7 @@ type Outcome =
   | 'not published'
   | 'parked'
   | 'not handled'
+  | 'on its way'
   | 'held'
   | 'running'
   | 'needed'
@@ -19,6 +20,8 @@ const MEANING: Readonly<Record<Outcome, string>> = {
   'not published': 'left: it is not published yet; run this again when it is',
   parked: 'left: its key waits behind it; "outbox retry" or "outbox release" first',
   'not handled': 'left: an expected consumer has not handled it; "oncebox verify" names it (--discard erases it)',
+  'on its way':
+    'left: a registered consumer has no record of its message, and may still handle it (--discard erases it)',
   dead: 'left: it is dead; "dead replay" or "dead discard" first (--discard erases it)',
   replay: 'left: its worker is to send it again (--discard erases it)',
   held: 'left: it waits behind a message that failed (--discard erases it)',

@@ -23,12 +23,22 @@ export const expected = (
     ? []
     : registrations.filter(({ type, since }) => type === row.type && since <= row.createdAt);
 
+/**
+ * Who may get a message, expected or not. Also those that have registered since it was written:
+ * their queue may have been there before, and gets the message when it is sent again.
+ */
+export const registered = ({ registrations }: Inbox, { type }: Pick<OutboxEntry, 'type'>): readonly Registration[] =>
+  registrations.filter((each) => each.type === type);
+
 export interface Missing<Row> {
   readonly row: Row;
   readonly registration: Registration;
   /** The latest of this message and consumer. */
   readonly letter: DeadLetter | undefined;
 }
+
+/** Whether the consumer handles it no more, unless somebody asks for it. */
+export const isGivenUp = ({ letter }: Missing<unknown>): boolean => letter !== undefined && letter.state !== 'replayed';
 
 /** The messages that consumers of an inbox have no record of, among those of which `concerns` names the consumers. */
 export async function missingIn<Row extends { readonly id: string }>(

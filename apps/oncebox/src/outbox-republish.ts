@@ -11,7 +11,7 @@ import {
 } from '@oncebox/outbox';
 import { assertNone, type Moment, readArguments, readMoment } from './arguments.ts';
 import { UsageError } from './command.ts';
-import { type Inbox, missingIn, readInboxes } from './inboxes.ts';
+import { type Inbox, missingIn, readInboxes, registered } from './inboxes.ts';
 import { Report, SHOWN } from './report.ts';
 import { noSchema, onlySchema, SOURCE_OPTIONS, type Source, type SourceOptions, withSources } from './sources.ts';
 
@@ -210,10 +210,6 @@ async function obstaclesOf(
   }
   return obstacles;
 }
-
-/** Also those that have registered since it was written: their queue gets it now. */
-const registered = ({ registrations }: Inbox, row: OutboxEntry): readonly Registration[] =>
-  registrations.filter(({ type }) => type === row.type);
 
 /**
  * Whether the inbox may have handled a message and no longer know it. An inbox row is never older than its message. Of a consumer that

@@ -24,13 +24,19 @@ export const SOURCE_OPTIONS = {
   json: { type: 'boolean', default: false },
 } as const;
 
-export const SOURCE_HELP = `  --service VARIABLE    also look into the schema whose URL this environment variable holds; may be repeated
-  --schema NAME         look into this schema alone
+const SERVICE_HELP =
+  '  --service VARIABLE    also look into the schema whose URL this environment variable holds; may be repeated';
+const SCHEMA_HELP = '  --schema NAME         look into this schema alone';
+
+/** For a command that looks into all of the schemas, without `--schema`. */
+export const ALL_SOURCES_HELP = `${SERVICE_HELP}
   --json                print the result as JSON; progress goes to stderr
 
 Environment, or a file .env:
   RELAY_DATABASE_URLS   the schemas of the outboxes, as the relay reads them
   API_DATABASE_URL, WORKER_DATABASE_URL   the schemas of the consumers, as the services read them; may be absent`;
+
+export const SOURCE_HELP = ALL_SOURCES_HELP.replace(SERVICE_HELP, `${SERVICE_HELP}\n${SCHEMA_HELP}`);
 
 export interface SourceOptions {
   readonly service?: readonly string[] | undefined;

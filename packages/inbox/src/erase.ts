@@ -8,6 +8,8 @@ import type { DeadLetterState } from './replay.ts';
 export interface LetterOfKey {
   readonly id: string;
   readonly messageId: string | null;
+  /** Of the message. */
+  readonly type: string | null;
   readonly state: DeadLetterState;
 }
 
@@ -31,16 +33,16 @@ export async function* findLettersOf(pool: Pool, key: string): AsyncGenerator<re
     const last = page?.last ?? undefined;
     if (last === undefined) return;
     const [rows] = await pool.query<
-      (RowDataPacket & { id: string; messageId: Buffer | null; state: DeadLetterState; properties: string })[]
+      (Omit<LetterOfKey, 'messageId'> & RowDataPacket & { messageId: Buffer | null; properties: string })[]
     >(
-      `SELECT CAST(d.id AS CHAR) AS id, d.message_id AS messageId, d.state, d.properties
+      `SELECT CAST(d.id AS CHAR) AS id, d.message_id AS messageId, d.type, d.state, d.properties
          FROM dead_letters AS d FORCE INDEX (PRIMARY)
         WHERE d.id > ? AND d.id <= ? AND LOCATE(?, CAST(d.properties AS BINARY)) > 0 ORDER BY d.id`,
       [BigInt(after), BigInt(last), asBytes(text)],
     );
     yield rows
       .filter(({ properties }) => subjectOf(properties) === key)
-      .map(({ id, messageId, state }) => ({ id, messageId: messageId?.toString('utf8') ?? null, state }));
+      .map(({ id, messageId, type, state }) => ({ id, messageId: messageId?.toString('utf8') ?? null, type, state }));
     after = last;
   }
 }
