@@ -120,6 +120,44 @@ it('C3: a message that alone cannot be settled is not sent, its key waits, and t
   expect(copies()).toBe(1);
 });
 
+it('C3: messages that cannot be settled, however many, starve no other and are not overtaken in their key', async () => {
+  await admin.query(
+    `CREATE TRIGGER refuses BEFORE UPDATE ON outbox FOR EACH ROW
+       IF OLD.aggregateid LIKE 'bad%' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF`,
+  );
+  undo.push(() => admin.query('DROP TRIGGER IF EXISTS refuses'));
+  const bad = Array.from({ length: 200 }, (_, n) =>
+    Step.message({ walk: `bad${n % 50}`, step: 1 + Math.floor(n / 50) }),
+  );
+  await add(...bad, ...twenty());
+  const relay = newRelay({ batch: 32 });
+  relay.start();
+  await expect.poll(published, PATIENCE).toBe(20);
+  await add(Step.message({ walk: 'late', step: 1 }), Step.message({ walk: 'bad0', step: 5 }));
+  await expect.poll(published, PATIENCE).toBe(21);
+  expect(steps().filter((step) => step.startsWith('bad'))).toEqual([]);
+  await admin.query('DROP TRIGGER refuses');
+  await expect.poll(published, PATIENCE).toBe(222);
+  await expect
+    .poll(() => steps().filter((step) => /^bad0\d$/.test(step)), PATIENCE)
+    .toEqual([1, 2, 3, 4, 5].map((step) => `bad0${step}`));
+  expect(copies()).toBe(1);
+});
+
+it('C3: a trigger that fails over one message, in the words of a missing table, stops no other', async () => {
+  await admin.query(
+    `CREATE TRIGGER refuses BEFORE UPDATE ON outbox FOR EACH ROW
+       IF OLD.aggregateid LIKE 'bad%' THEN INSERT INTO no_such_audit VALUES (1); END IF`,
+  );
+  undo.push(() => admin.query('DROP TRIGGER IF EXISTS refuses'));
+  await add(Step.message({ walk: 'bad', step: 1 }), ...twenty());
+  const { logger } = listen();
+  const relay = newRelay({ logger });
+  relay.start();
+  await expect.poll(published, PATIENCE).toBe(20);
+  expect(steps()).not.toContain('bad1');
+});
+
 it('C3: a trigger that refuses every message lets none be sent', async () => {
   await admin.query(
     "CREATE TRIGGER refuses BEFORE UPDATE ON outbox FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'",

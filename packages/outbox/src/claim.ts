@@ -161,6 +161,10 @@ const readyOf = (which: string, limit: number): string =>
   `(SELECT seq, partition_id, OCTET_LENGTH(payload) AS bytes FROM outbox FORCE INDEX (outbox_work)
      WHERE state = 'pending' AND held = 0 AND partition_id ${which} ORDER BY partition_id, seq LIMIT ${limit})`;
 
+/** By partition, the `seq` up to which rows are passed over, as they cannot be settled now. */
+export type PassedOver = ReadonlyMap<number, string>;
+const NOTHING_PASSED_OVER: PassedOver = new Map();
+
 /**
  * Reads the ready rows of locked partitions, and the held rows `inTurn`, in the order of `seq`.
  *
@@ -168,7 +172,8 @@ const readyOf = (which: string, limit: number): string =>
  * another relay settled before it freed a partition is seen, because the statement starts after the lock was given.
  *
  * From the beginning of each partition, and not from where the last pass ended: a row that commits late lies before that, and may be
- * the first of a key whose next row is there already. To skip it would be to let that one overtake.
+ * the first of a key whose next row is there already. To skip it would be to let that one overtake. Whoever gives `passedOver` asks
+ * `keysPassedOver` for such keys.
  *
  * Each partition has its share of the rows, in a part of its own, unless they are `few`: sixteen parts double what a small read costs.
  *
@@ -181,11 +186,16 @@ export async function read(
   inTurn: readonly string[],
   limits: ReadLimits,
   few: boolean,
+  passedOver: PassedOver = NOTHING_PASSED_OVER,
 ): Promise<OutboxRow[]> {
   const rowsEach = Math.ceil(limits.rows / partitions.length);
-  const ready = few
-    ? [readyOf(`IN (${partitions.join()})`, limits.rows)]
-    : partitions.map((partition) => readyOf(`= ${partition}`, rowsEach));
+  const ready =
+    few && passedOver.size === 0
+      ? [readyOf(`IN (${partitions.join()})`, limits.rows)]
+      : partitions.map((partition) => {
+          const seq = passedOver.get(partition);
+          return readyOf(`= ${partition}${seq === undefined ? '' : ` AND seq > ${BigInt(seq)}`}`, rowsEach);
+        });
   const retried =
     inTurn.length === 0
       ? []
@@ -205,6 +215,31 @@ export async function read(
     [...(inTurn.length === 0 ? [] : [inTurn]), Math.ceil(limits.bytes / partitions.length)],
   );
   return rows;
+}
+
+/**
+ * Of the keys of `rows`, those with a ready row among the rows that are passed over: theirs must wait for it. Walks the rows that
+ * are passed over, by outbox_work; asked only while there are some.
+ */
+export async function keysPassedOver(
+  tx: Transaction,
+  passedOver: PassedOver,
+  rows: readonly OutboxRow[],
+): Promise<ReadonlySet<string>> {
+  const ids = [...new Set(rows.map(({ aggregateid }) => aggregateid))].map(asBytes);
+  const here = new Set(rows.map((row) => row.partition_id));
+  const parts = [...passedOver].filter(([partition]) => here.has(partition));
+  if (parts.length === 0) return new Set();
+  const [found] = await tx.query<(RowDataPacket & Pick<OutboxRow, 'aggregatetype' | 'aggregateid'>)[]>(
+    parts
+      .map(
+        ([partition, seq]) => `(SELECT DISTINCT aggregatetype, aggregateid FROM outbox FORCE INDEX (outbox_work)
+          WHERE state = 'pending' AND held = 0 AND partition_id = ${partition} AND seq <= ${BigInt(seq)} AND aggregateid IN (?))`,
+      )
+      .join(' UNION ALL '),
+    parts.map(() => ids),
+  );
+  return new Set(found.map(keyOf));
 }
 
 /** By ordering key, the `seq` of its first waiting row: whatever comes after that row in the key is blocked. */

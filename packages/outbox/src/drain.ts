@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { assertSuitable, isUnavailable, type Pool } from '@oncebox/mysql';
+import { assertSuitable, errorNameOf, isUnavailable, type Pool } from '@oncebox/mysql';
 import { findFew, findWork, type Work } from './claim.ts';
 import { Floors } from './floors.ts';
 import { type PassResult, type PassSettings, pass } from './pass.ts';
@@ -135,7 +135,9 @@ export class Drain {
           'Publishing was interrupted; no attempt was counted',
         );
         await pause(jittered(1_000), signal);
-      } else if (result.leftOut > 0 && result.published.length === 0) await pause(jittered(1_000), signal);
+      } else if (this.#rehearsal.problem !== undefined && result.published.length === 0) {
+        await pause(jittered(250), signal);
+      }
     });
   }
 
@@ -192,7 +194,8 @@ export class Drain {
       const isRehearsed = this.#rehearsal.isDue;
       if (isRehearsed) await this.#rehearsal.proveCommit();
       const rehearse: Rehearsal['rows'] = (...given) => this.#rehearsal.rows(...given);
-      const request = { ...probe, share, start: this.#start, onClaimed, rehearse: isRehearsed ? rehearse : undefined };
+      const rehearsed = isRehearsed ? { rehearse, passedOver: this.#rehearsal.passedOver } : {};
+      const request = { ...probe, share, start: this.#start, onClaimed, ...rehearsed };
       const result = await pass(this.#schema, this.#publisher, request, this.#settings);
       this.#note(result);
       this.#floors.raise(result.last);
@@ -214,7 +217,9 @@ export class Drain {
       return result;
     } catch (error) {
       this.#rehearsal.failed();
-      this.#unsettled = error;
+      // An outage is over when the database answers, which the next look tells.
+      const isOutage = isUnavailable(error) && errorNameOf(error) !== 'ONCEBOX_COMMIT_UNKNOWN';
+      this.#unsettled = isOutage ? undefined : error;
       throw error;
     } finally {
       for (const partition of claimed) this.#held.delete(partition);
@@ -222,13 +227,13 @@ export class Drain {
   }
 
   /** Whether the relay can settle, after a pass that is committed. */
-  #note({ published, refused, parked, leftOut }: PassResult): void {
+  #note({ published, refused, parked }: PassResult): void {
+    const err = this.#rehearsal.problem;
     if (published.length + refused + parked > 0) {
       this.#rehearsal.succeeded();
       this.#unsettled = undefined;
     }
-    if (leftOut === 0) return;
-    const err = this.#rehearsal.problem;
+    if (err === undefined) return;
     this.#unsettled = err;
     if (performance.now() - this.#saidLeftOutAt < SAY_LEFT_OUT_MS) return;
     this.#saidLeftOutAt = performance.now();

@@ -4,6 +4,7 @@ import {
   type Due,
   type Heads,
   isChained,
+  type PassedOver,
   type ReadLimits,
   read,
   readDue,
@@ -44,8 +45,6 @@ export interface PassResult {
   /** The limit of rows or, roughly, that of bytes was reached: there is probably more. */
   readonly full: boolean;
   readonly outage: string | undefined;
-  /** Rows that were not sent, because they could not be settled. */
-  readonly leftOut: number;
 }
 
 export interface PassRequest extends Work {
@@ -55,7 +54,9 @@ export interface PassRequest extends Work {
   readonly start: number;
   readonly onClaimed?: (partitions: readonly number[]) => void;
   /** Asked before anything is sent. @returns those of the rows that can be settled. */
-  readonly rehearse?: Rehearsal['rows'] | undefined;
+  readonly rehearse?: Rehearsal['rows'];
+  /** Rows that could not be settled, and are not read. */
+  readonly passedOver?: PassedOver;
 }
 
 /**
@@ -81,7 +82,7 @@ export async function pass(
       const dueHere = claimed.filter((partition) => request.due.has(partition));
       const due = dueHere.length === 0 ? [] : await readDue(tx, dueHere, settings.limits.rows);
       const inTurn = await readInTurn(tx, due);
-      const rows = await read(tx, claimed, inTurn, settings.limits, request.few);
+      const rows = await read(tx, claimed, inTurn, settings.limits, request.few, request.passedOver);
       // Asked for only while anything waits, so that it costs nothing while nothing fails.
       const heads = rows[0]?.anything_waits === 1 ? await readHeads(tx, rows) : NO_HEADS;
       const turns = new Set(inTurn);
@@ -114,7 +115,6 @@ export async function pass(
         last: dispatched.complete && leftOut === 0 ? lastReady(rows) : new Map(),
         full: isFull(rows, settings.limits),
         outage: dispatched.outage,
-        leftOut,
       };
     },
     // Once: the closure publishes, and the next pass is the retry.
@@ -164,7 +164,6 @@ const NOTHING = {
   last: new Map(),
   full: false,
   outage: undefined,
-  leftOut: 0,
 };
 
 /** Each partition has its share of the bytes, and few use theirs up: half of them all is much. */

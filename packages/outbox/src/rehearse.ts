@@ -1,5 +1,4 @@
 import {
-  errnoOf,
   isContention,
   isTransactionLost,
   isUnavailable,
@@ -9,6 +8,7 @@ import {
   type Transaction,
   transaction,
 } from '@oncebox/mysql';
+import { keysPassedOver, type PassedOver } from './claim.ts';
 import type { PassSettings } from './pass.ts';
 import { forget } from './retention.ts';
 import { keyOf, type OutboxRow } from './row.ts';
@@ -36,6 +36,10 @@ const FIRST_MS = 2_000;
 const LONGEST_MS = 30_000;
 /** For finding the rows that cannot be settled among those of a pass; the rest of the pass then waits with them. */
 const SEARCH_MS = 3_000;
+/** A refused row that is due for so long and does not come again was deleted, or settled by another relay. */
+const FORGET_MS = 60_000;
+/** No row has it. */
+const NO_SEQ = '0';
 
 interface Refused {
   readonly failures: number;
@@ -58,6 +62,8 @@ export class Rehearsal {
   readonly #schema: { readonly name: string; readonly pool: Pool };
   readonly #settings: PassSettings;
   readonly #refused = new Map<string, Refused>();
+  /** So that rows that cannot be settled, however many, do not fill each pass. */
+  readonly #passedOver = new Map<number, string>();
   #isProven = false;
   #cautiousUntil = 0;
 
@@ -87,9 +93,15 @@ export class Rehearsal {
     return first === undefined ? undefined : new SettleError(this.#schema.name, this.#refused.size, first.error);
   }
 
+  /** What the next pass does not read. */
+  get passedOver(): PassedOver {
+    return new Map(this.#passedOver);
+  }
+
   /** Nothing waits in the outbox any more. */
   forget(): void {
     this.#refused.clear();
+    this.#passedOver.clear();
   }
 
   /** Writes, takes back what it wrote, and commits: `seq` 0 is no row's. */
@@ -115,6 +127,7 @@ export class Rehearsal {
    * @throws SettleError when a right is missing, which concerns all rows alike.
    */
   async rows(tx: Transaction, claimed: readonly number[], rows: readonly OutboxRow[]): Promise<readonly OutboxRow[]> {
+    await this.#assertRights(tx, claimed);
     const now = performance.now();
     const tried = rows.filter(({ seq }) => (this.#refused.get(seq)?.until ?? 0) <= now);
     const refused = await this.#search(tx, claimed, tried, now + SEARCH_MS);
@@ -123,11 +136,34 @@ export class Rehearsal {
       if (error === undefined) this.#refused.delete(seq);
       else this.#refuse(seq, error);
     }
-    const stopped = new Set<string>();
-    return rows.filter((row) => {
+    for (const [seq, { until }] of this.#refused) if (until + FORGET_MS < now) this.#refused.delete(seq);
+    const stopped = new Set(await keysPassedOver(tx, this.#passedOver, rows));
+    const settleable = rows.filter((row) => {
       if (this.#refused.has(row.seq)) stopped.add(keyOf(row));
       return !stopped.has(keyOf(row));
     });
+    this.#moveOn(claimed, rows, settleable);
+    return settleable;
+  }
+
+  /** A partition of which all rows that were read are left out is read behind these next, and from its beginning after its end. */
+  #moveOn(claimed: readonly number[], rows: readonly OutboxRow[], settleable: readonly OutboxRow[]): void {
+    const sent = new Set(settleable.map((row) => row.partition_id));
+    const last = new Map(rows.filter(({ held }) => held === 0).map((row) => [row.partition_id, row.seq]));
+    for (const partition of claimed) {
+      const seq = last.get(partition);
+      if (seq === undefined) this.#passedOver.delete(partition);
+      else if (!sent.has(partition)) this.#passedOver.set(partition, seq);
+    }
+  }
+
+  /** On a row that is not there: no trigger runs, and a right that is missing concerns all rows alike. */
+  async #assertRights(tx: Transaction, claimed: readonly number[]): Promise<void> {
+    try {
+      await this.#rehearse(tx, claimed, [NO_SEQ], ['']);
+    } catch (error) {
+      throw endsThePass(error) ? error : new SettleError(this.#schema.name, 'All', error);
+    }
   }
 
   #refuse(seq: string, error: unknown): void {
@@ -145,11 +181,12 @@ export class Rehearsal {
   ): Promise<ReadonlyMap<string, unknown>> {
     if (rows.length === 0) return new Map();
     try {
-      await this.#rehearse(tx, claimed, rows);
+      const seqs = rows.map(({ seq }) => seq);
+      const ids = [...new Set(rows.map(({ aggregateid }) => aggregateid))];
+      await this.#rehearse(tx, claimed, seqs, ids);
       return new Map();
     } catch (error) {
       if (endsThePass(error)) throw error;
-      if (isMissingRight(error)) throw new SettleError(this.#schema.name, 'All', error);
       if (rows.length === 1 || performance.now() > until) {
         return new Map(rows.map(({ seq }) => [seq, error]));
       }
@@ -160,13 +197,17 @@ export class Rehearsal {
     }
   }
 
-  async #rehearse(tx: Transaction, claimed: readonly number[], rows: readonly OutboxRow[]): Promise<void> {
-    const seqs = rows.map(({ seq }) => seq);
+  async #rehearse(
+    tx: Transaction,
+    claimed: readonly number[],
+    seqs: readonly string[],
+    ids: readonly string[],
+  ): Promise<void> {
     try {
       await savepoint(tx, async (scope) => {
         await postpone(scope, seqs, 'a rehearsal', this.#settings.backoff);
         await park(scope, seqs, 'a rehearsal', true);
-        await unblock(scope, seqs, [...new Set(rows.map(({ aggregateid }) => aggregateid))]);
+        await unblock(scope, seqs, ids);
         await settle(scope, seqs, this.#settings);
         if (this.#settings.deleteRows) await forget(scope, claimed);
         throw REHEARSED;
@@ -180,7 +221,3 @@ export class Rehearsal {
 /** It says nothing about settling: an outage, or a transaction whose rows are no longer this relay's. */
 const endsThePass = (error: unknown): boolean =>
   isUnavailable(error) || isContention(error) || isTransactionLost(error);
-
-/** A schema, table, column or routine that may not be used, or is not there. */
-const MISSING: ReadonlySet<number | undefined> = new Set([1044, 1054, 1142, 1143, 1146, 1370]);
-const isMissingRight = (error: unknown): boolean => MISSING.has(errnoOf(error));
