@@ -2,7 +2,10 @@ import { randomUUID } from 'node:crypto';
 import { type ConfirmChannel, connect, type Options } from 'amqplib';
 import { pause } from './pause.ts';
 
-/** What others publish, straight to the queues of consumers and to the exchange of events. None of their ids is a UUIDv7, as all of ours are. */
+/**
+ * What others publish, straight to the queues of consumers and to the exchange of events. None of
+ * their ids is a UUIDv7, as all of ours are.
+ */
 
 export const CONSUMERS = [
   'welcome-email',

@@ -3,7 +3,10 @@ import { connect } from 'amqplib';
 import type { Select } from '../support/trio.ts';
 import { pause } from './pause.ts';
 
-/** Rows that somebody writes into the outbox by plain SQL, most for exchanges that are not there. None of their ids is a UUIDv7. */
+/**
+ * Rows that somebody writes into the outbox by plain SQL, most for exchanges that are not there.
+ * None of their ids is a UUIDv7.
+ */
 
 /** Declared and deleted all the while; what waits for them goes out when they are there. */
 const LATE = ['late.1', 'late.2'];
@@ -75,7 +78,10 @@ async function declareOrDelete(amqpUrl: string, exchange: string, isThere: boole
   await connection.close();
 }
 
-/** What has become of the rows: published, parked or pending with the reason, or pending without one. */
+/**
+ * What has become of the rows: published, parked or pending with the reason, or pending without
+ * one.
+ */
 export async function endsOfHostileRows(shop: Select): Promise<Readonly<Record<string, number>>> {
   const rows = await shop(
     `SELECT IF(state = 'pending', IF(last_error IS NULL, 'pending', 'pending with a reason'), state) AS end, COUNT(*) AS n

@@ -6,14 +6,23 @@ import type { Journal } from './client.ts';
 import { CONSUMERS } from './foreign.ts';
 import type { Outage } from './outages.ts';
 
-/** What has become of the messages that nobody has done anything to: whether each has had its effects, and when. */
+/**
+ * What has become of the messages that nobody has done anything to: whether each has had its
+ * effects, and when.
+ */
 
-/** Their e-mail fails, whatever is done: see `failOddEmails`. Their other effects are as innocent as all others. */
+/**
+ * Their e-mail fails, whatever is done: see `failOddEmails`. Their other effects are as innocent as
+ * all others.
+ */
 export const ODD = 'odd-';
 
 export interface Fate {
   readonly lost: readonly string[];
-  /** From the answer to the client to the effect, without outages that hit everybody; in milliseconds, ascending. */
+  /**
+   * From the answer to the client to the effect, without outages that hit everybody; in
+   * milliseconds, ascending.
+   */
   readonly delaysMs: readonly number[];
   /** Those over the bound, with their delays. */
   readonly late: readonly string[];
@@ -21,7 +30,9 @@ export interface Fate {
 
 type Where = Pick<Place, 'fulfilment' | 'vhost'> & { readonly schema: string };
 
-/** Each message with each of its effects, in the database's words; both schemas are on one server. */
+/**
+ * Each message with each of its effects, in the database's words; both schemas are on one server.
+ */
 const EFFECTS = `SELECT o.id, o.aggregateid, o.payload, c.consumer, UNIX_TIMESTAMP(p.processed_at) AS at,
     EXISTS (SELECT 1 FROM dead_letters d WHERE d.consumer = c.consumer AND d.message_id = o.id AND d.state = 'dead') AS dead
   FROM ??.outbox o
@@ -44,7 +55,10 @@ export async function untilDone(where: Where, patienceMs: number): Promise<void>
   while (!(await isDone()) && Date.now() < deadline) await sleep(1_000);
 }
 
-/** The consumers' queues that are not empty. What a process holds is not in its queue, so look when all have stopped. */
+/**
+ * The consumers' queues that are not empty. What a process holds is not in its queue, so look when
+ * all have stopped.
+ */
 export async function leftIn({ vhost }: Pick<Where, 'vhost'>): Promise<readonly string[]> {
   const left = [];
   for (const queue of CONSUMERS.flatMap((name) => [name, `${name}.dead`])) {

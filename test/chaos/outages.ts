@@ -70,7 +70,10 @@ export async function inflictOutages({ stage, random, signal, onFault }: Outages
   return outages;
 }
 
-/** One service's user, or the relays', is changed and its connections are closed, as when somebody rotates or revokes it. */
+/**
+ * One service's user, or the relays', is changed and its connections are closed, as when somebody
+ * rotates or revokes it.
+ */
 async function onAccount(
   { servers, users }: Stage,
   random: () => number,

@@ -6,8 +6,8 @@ export interface Passage {
   /** The server's URL, by way of this passage. */
   readonly through: (url: string) => string;
   /**
-   * Connections that are open now stay open, and nothing more comes through them, the end of one neither; new ones
-   * pass. So a failover looks, and NAT that has forgotten a connection.
+   * Connections that are open now stay open, and nothing more comes through them, the end of one
+   * neither; new ones pass. So a failover looks, and NAT that has forgotten a connection.
    */
   silence(): void;
   close(): void;

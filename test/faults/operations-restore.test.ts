@@ -5,7 +5,10 @@ import { checkInvariants } from '../support/invariants.ts';
 import { startOncebox } from '../support/oncebox.ts';
 import { type Api, createSystem, postCustomer, type System, send } from '../support/system.ts';
 
-/** A database that comes back from a backup, or a broker whose disk is gone, under the three processes. */
+/**
+ * A database that comes back from a backup, or a broker whose disk is gone, under the three
+ * processes.
+ */
 
 const PATIENCE = { timeout: 60_000, interval: 50 };
 
@@ -33,7 +36,9 @@ interface Found {
   readonly id: string;
   readonly consumer?: string;
 }
-/** `<problem> <customer> <version>[ at <consumer>]`, sorted: what a finding of `verify` is about. */
+/**
+ * `<problem> <customer> <version>[ at <consumer>]`, sorted: what a finding of `verify` is about.
+ */
 function about({ findings }: { findings: readonly Found[] }, messages: ReadonlyMap<string, string>): string[] {
   return findings
     .map(({ problem, id, consumer }) => {

@@ -6,8 +6,9 @@ import { customers, type Ground, HERE, newGround, orders, PATIENCE, type Side } 
 import { type Release, unpackLastRelease } from '../upgrade/release.ts';
 
 /**
- * Programs of the last release beside these, on one schema and one vhost. What fails here breaks a running
- * installation: a migration that old code cannot live with, a queue declared otherwise, a header misread.
+ * Programs of the last release beside these, on one schema and one vhost. What fails here breaks a
+ * running installation: a migration that old code cannot live with, a queue declared otherwise, a
+ * header misread.
  */
 
 // Each starts a dozen processes: ten seconds here, minutes on a busy machine.

@@ -4,7 +4,9 @@ import { expect, inject, it, onTestFinished } from 'vitest';
 import { systemOnBroker } from '../support/own-broker.ts';
 import { createSystem, type System } from '../support/system.ts';
 
-/** The broker closes a channel because of one message: the others flow, and they cost no attempt. */
+/**
+ * The broker closes a channel because of one message: the others flow, and they cost no attempt.
+ */
 
 const PATIENCE = { timeout: 60_000, interval: 50 };
 

@@ -26,7 +26,8 @@ test('G11: consumers whose queue or binding is refused slow no other of their pr
     const sent = Array.from({ length: 100 }, () => send(good));
     await expect.poll(() => sent.filter((id) => !seen.has(id)), PATIENCE).toEqual([]);
   }
-  // Enough for the pauses to have begun to grow, and no hot loop: a channel is opened and closed again in a millisecond or two.
+  // Enough for the pauses to have begun to grow, and no hot loop: a channel is opened and closed
+  // again in a millisecond or two.
   await expect.poll(() => refusals.length, PATIENCE).toBeGreaterThan(9);
   expect(refusals.length).toBeLessThan(100);
   expect(refusals).toContainEqual(expect.stringContaining(`queue '${forbidden}`));

@@ -9,7 +9,10 @@ import { z } from 'zod';
 import { createSchemas, type TestSchemas } from '../support/schemas.ts';
 import { createVhost, type Vhost } from '../support/vhost.ts';
 
-/** The exchange that a contract names is the one that its writer sends to and its readers are bound to. */
+/**
+ * The exchange that a contract names is the one that its writer sends to and its readers are bound
+ * to.
+ */
 
 const PATIENCE = { timeout: 30_000, interval: 50 };
 const quiet = { info: () => undefined, warn: () => undefined, error: () => undefined };

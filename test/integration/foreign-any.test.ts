@@ -17,12 +17,16 @@ import {
   value,
 } from '../support/foreign.ts';
 
-/** Whatever a program sends ends handled or dead with a reason, and delays no message of another. */
+/**
+ * Whatever a program sends ends handled or dead with a reason, and delays no message of another.
+ */
 
 /** A run sends them in one go. */
 const MESSAGES = 40;
 const RUNS = 6;
-/** A header frame's payload, as client and broker agree, without what comes before the properties. */
+/**
+ * A header frame's payload, as client and broker agree, without what comes before the properties.
+ */
 const MOST_BYTES = 131_072 - 8 - 12;
 
 let foreign: Sender;
@@ -133,7 +137,10 @@ const message = fc
   .filter(({ given, target }) => target !== 'dead' || given.expiration === undefined)
   .filter(({ given }) => propertiesOf(sound(given)).length <= MOST_BYTES);
 
-/** Without what is not given, and with an id of its own for each that has one: of the same id they were one message. */
+/**
+ * Without what is not given, and with an id of its own for each that has one: of the same id they
+ * were one message.
+ */
 function sound({ messageId, ...given }: { [Name in keyof Foreign]: Foreign[Name] | undefined }): Foreign {
   const present = Object.entries({
     ...given,

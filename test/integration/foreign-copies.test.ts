@@ -10,7 +10,10 @@ import { connect, consume, newName, OrderError, PATIENCE, started, vhost } from 
 import { checkedBy, consumeWith, fail, inboxFor, letterOf, letters, markAll, pool } from '../support/dead-letters.ts';
 import { connectForeign, type Fields, type Foreign, type Sender, value } from '../support/foreign.ts';
 
-/** Copies of other programs' messages: in retry queues, in the dead queue, in the table, and sent again from there. */
+/**
+ * Copies of other programs' messages: in retry queues, in the dead queue, in the table, and sent
+ * again from there.
+ */
 
 let foreign: Sender;
 let reading: Channel;
@@ -80,9 +83,15 @@ async function read(queue: string): Promise<GetMessage> {
   return got;
 }
 
-/** Properties as bytes, but for the order of the headers (RabbitMQ sorts them when it adds one), the broker's notes and ours. */
+/**
+ * Properties as bytes, but for the order of the headers (RabbitMQ sorts them when it adds one), the
+ * broker's notes and ours.
+ */
 const comparing = (list: Buffer): Buffer => comparable(list, (header) => !header.startsWith('x-'));
-/** What a broker makes of a message that nobody has touched: 4.3 drops one of two headers of a name when it takes it. */
+/**
+ * What a broker makes of a message that nobody has touched: 4.3 drops one of two headers of a name
+ * when it takes it.
+ */
 async function asDelivered(given: Foreign): Promise<Buffer> {
   const queue = newName();
   await reading.assertQueue(queue, { durable: true, arguments: { 'x-queue-type': 'quorum' } });

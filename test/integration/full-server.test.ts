@@ -8,8 +8,9 @@ import { createSchemas, type TestSchemas } from '../support/schemas.ts';
 import { Ticked } from '../support/ticks.ts';
 
 /**
- * A server that says of itself that it cannot go on, to one statement and not to the probe: its disk has room for the probe's row
- * and not for the handler's. Or the one table that a handler fills is full, and no other message has anything to do with it.
+ * A server that says of itself that it cannot go on, to one statement and not to the probe: its
+ * disk has room for the probe's row and not for the handler's. Or the one table that a handler
+ * fills is full, and no other message has anything to do with it.
  */
 
 let schemas: TestSchemas;

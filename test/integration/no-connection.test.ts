@@ -11,7 +11,10 @@ import { consume, newName, PATIENCE, send, vhost } from '../support/consumers.ts
 import { createSchemas, type TestSchemas, urlOf } from '../support/schemas.ts';
 import { Ticked } from '../support/ticks.ts';
 
-/** Whatever the reason for which the server gives no connection, it is an outage: nothing has been tried. */
+/**
+ * Whatever the reason for which the server gives no connection, it is an outage: nothing has been
+ * tried.
+ */
 
 const isMariadb = inject('servers').kind === 'mariadb';
 const silent = createLogger({ name: 'test', level: 'silent', format: 'json' });

@@ -10,7 +10,10 @@ import { superviseConnection } from '../../packages/rabbitmq/src/supervisor.ts';
 import { scriptCloses } from '../support/scripted-closes.ts';
 import { createVhost, type Vhost } from '../support/vhost.ts';
 
-/** Messages for which the broker closes a channel or a connection: each has its own outcome, and no other message has it. */
+/**
+ * Messages for which the broker closes a channel or a connection: each has its own outcome, and no
+ * other message has it.
+ */
 
 const LONG = 'x'.repeat(255);
 const ALL = { configure: '.*', write: '.*', read: '.*' };

@@ -9,7 +9,10 @@ import { STEPS_TABLE, Stepped } from '../support/ordered.ts';
 import { createSchemas } from '../support/schemas.ts';
 import { createVhost, type Vhost } from '../support/vhost.ts';
 
-/** A consumer whose queue has other arguments in the next release: what docs/upgrading.md says to do. */
+/**
+ * A consumer whose queue has other arguments in the next release: what docs/upgrading.md says to
+ * do.
+ */
 
 const quiet: Logger = { info: () => undefined, warn: () => undefined, error: () => undefined };
 

@@ -5,7 +5,9 @@ import { afterEach, expect, it, onTestFinished } from 'vitest';
 import { cutAtCommit } from '../support/cut-at-commit.ts';
 import { add, admin, newRelay, rows, Step, schemas, states, steps, useRelays } from '../support/walks.ts';
 
-/** A relay that may read and not settle must not send: each pass would send the same messages again. */
+/**
+ * A relay that may read and not settle must not send: each pass would send the same messages again.
+ */
 
 useRelays();
 

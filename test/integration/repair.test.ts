@@ -236,7 +236,10 @@ const oneKey = (walk: string): fc.Arbitrary<readonly Planned[]> =>
       ...Array.from({ length: after }, () => ready(walk)),
     ]);
 
-/** By key, the ids that must go out, in order: whatever is pending, up to a parked row that holds its key. */
+/**
+ * By key, the ids that must go out, in order: whatever is pending, up to a parked row that holds
+ * its key.
+ */
 async function expectedOf(): Promise<Map<string, string[]>> {
   const expected = new Map<string, string[]>();
   for (const [key, ofKey] of Map.groupBy(await rows(), (row) => `${row['aggregatetype']}/${row['aggregateid']}`)) {

@@ -12,7 +12,10 @@ import { startProxy, type TcpProxy } from '../support/proxy.ts';
 import { createSchemas, type TestSchemas } from '../support/schemas.ts';
 import { Ticked } from '../support/ticks.ts';
 
-/** Connections that fall silent give no error: every wait for them has a deadline, and they are given up at it. */
+/**
+ * Connections that fall silent give no error: every wait for them has a deadline, and they are
+ * given up at it.
+ */
 
 vi.setConfig({ testTimeout: 120_000 });
 
@@ -29,7 +32,9 @@ afterAll(async () => {
   await schemas.drop();
 });
 
-/** What a promise comes to within a bound: a wait without a deadline is what these tests are about. */
+/**
+ * What a promise comes to within a bound: a wait without a deadline is what these tests are about.
+ */
 const within = <T>(ms: number, promise: Promise<T>): Promise<T | 'still waiting'> =>
   Promise.race([promise, delay(ms, 'still waiting' as const, { ref: false })]);
 const outcomeOf = (promise: Promise<unknown>) =>

@@ -3,7 +3,10 @@ import { onTestFinished } from 'vitest';
 import type { TestSchema } from './schemas.ts';
 
 export interface Backup {
-  /** Makes the schema what it was, with the counters of its AUTO_INCREMENT columns. Nobody may be using it. */
+  /**
+   * Makes the schema what it was, with the counters of its AUTO_INCREMENT columns. Nobody may be
+   * using it.
+   */
   restore(): Promise<void>;
 }
 

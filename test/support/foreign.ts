@@ -4,8 +4,9 @@ import { wireOf } from '../../packages/rabbitmq/src/publish.ts';
 import { connect } from './consumers.ts';
 
 /**
- * Messages as other programs send them: every type of AMQP's field tables, properties that amqplib does not write, and headers up to
- * a frame's size. The encoder is the tests' own, so that it cannot agree with that of the packages by mistake.
+ * Messages as other programs send them: every type of AMQP's field tables, properties that amqplib
+ * does not write, and headers up to a frame's size. The encoder is the tests' own, so that it
+ * cannot agree with that of the packages by mistake.
  */
 
 const tagged = (tag: string, bytes: number, write: (value: Buffer) => void): Buffer => {
@@ -45,7 +46,10 @@ export const value = {
   A: (values: readonly Buffer[]) => long('A', Buffer.concat(values)),
 };
 
-/** An array in an array in an array …: its bytes are written at once, or many depths would take long. */
+/**
+ * An array in an array in an array …: its bytes are written at once, or many depths would take
+ * long.
+ */
 export function nestedArrays(depth: number): Buffer {
   const bytes = Buffer.alloc(5 * depth + 1);
   for (let at = 0; at < depth; at++) {

@@ -2,7 +2,10 @@ import { once } from 'node:events';
 import { connect, createServer, type Socket } from 'node:net';
 import { onTestFinished } from 'vitest';
 
-/** A way to the broker that closes the connection of a message as a broker does which cannot bear it. */
+/**
+ * A way to the broker that closes the connection of a message as a broker does which cannot bear
+ * it.
+ */
 export interface ScriptedCloses {
   readonly url: string;
   /** How many connections were closed so. */
@@ -12,7 +15,10 @@ export interface ScriptedCloses {
 const [METHOD, BODY] = [1, 3];
 const [CONNECTION, CLOSE] = [10, 50];
 
-/** No message of ours makes a real broker do it. Everything but a body with `mark` in it passes as it is. */
+/**
+ * No message of ours makes a real broker do it. Everything but a body with `mark` in it passes as
+ * it is.
+ */
 export async function scriptCloses(brokerUrl: string, mark: string, code: number): Promise<ScriptedCloses> {
   const url = new URL(brokerUrl);
   const { hostname, port } = url;

@@ -86,7 +86,8 @@ export async function newGround(): Promise<Ground> {
         return oncebox('migrate', ...services);
       },
       async join(more = {}) {
-        // The worker fetches orders from this api, and its queues must be bound before the relay begins.
+        // The worker fetches orders from this api, and its queues must be bound before the relay
+        // begins.
         const api = await trio.api();
         const worker = trio.worker(more);
         await isReady(name, worker);
@@ -130,8 +131,9 @@ async function isReady(name: string, program: Program): Promise<void> {
 }
 
 /**
- * Every server is up all the while, so nothing is reported as an error or waited for. A handler may fail and be tried
- * again: one of the shop's waits so for a customer that it has not heard of, or for a slow api.
+ * Every server is up all the while, so nothing is reported as an error or waited for. A handler may
+ * fail and be tried again: one of the shop's waits so for a customer that it has not heard of, or
+ * for a slow api.
  */
 const isComplaint = ({ level, msg }: Line): boolean =>
   ['error', 'fatal', 'stderr'].includes(level) || /ONCEBOX_|^(not consuming|Waiting for)/.test(msg);

@@ -63,7 +63,10 @@ const lock = z.object({
   ),
 });
 
-/** Links to what is installed here, if those are the versions that the release was locked to; otherwise npm installs its own. */
+/**
+ * Links to what is installed here, if those are the versions that the release was locked to;
+ * otherwise npm installs its own.
+ */
 async function provideModules(root: string): Promise<void> {
   const [theirs, ours] = [root, ROOT].map((each) =>
     lock.parse(JSON.parse(readFileSync(join(each, 'package-lock.json'), 'utf8'))),
@@ -83,7 +86,10 @@ async function provideModules(root: string): Promise<void> {
   });
 }
 
-/** Node strips types by the real path of a file, so what a link under node_modules leads to runs as well. */
+/**
+ * Node strips types by the real path of a file, so what a link under node_modules leads to runs as
+ * well.
+ */
 function linkModules(root: string): void {
   const modules = join(root, 'node_modules');
   mkdirSync(join(modules, '@oncebox'), { recursive: true });

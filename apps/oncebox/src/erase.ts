@@ -93,8 +93,9 @@ interface Messages {
 }
 
 /**
- * What may go of the outboxes is decided first, as the dead letters tell what was given up. Their rows go after what is found by
- * them, and before the payloads: a message that is set back to pending meanwhile keeps its payload.
+ * What may go of the outboxes is decided first, as the dead letters tell what was given up. Their
+ * rows go after what is found by them, and before the payloads: a message that is set back to
+ * pending meanwhile keeps its payload.
  */
 async function erase(
   outboxes: readonly Source[],
@@ -154,7 +155,10 @@ async function leaveUnsettled(
   return erasable;
 }
 
-/** Published messages that an expected consumer has neither handled nor given up, as far as its inbox remembers. */
+/**
+ * Published messages that an expected consumer has neither handled nor given up, as far as its
+ * inbox remembers.
+ */
 async function unhandledOf(inboxes: readonly Inbox[], published: readonly OutboxEntry[]): Promise<ReadonlySet<string>> {
   const unhandled = new Set<string>();
   for (let start = 0; start < published.length; start += PAGE) {
@@ -233,7 +237,8 @@ async function eraseLettersOf(
     const isOfType = ({ messageId }: LetterOfKey) => type === undefined || written.has(messageId ?? '');
     const sent = letters.flatMap(({ messageId, type: of }) => (messageId && of ? [{ id: messageId, type: of }] : []));
     if (!discard) await lookForAwaited(inboxes, sent, awaited);
-    // While another consumer is awaited, a letter is what proves to the next run that this one has given up.
+    // While another consumer is awaited, a letter is what proves to the next run that this one has
+    // given up.
     const isAwaited = ({ messageId }: LetterOfKey) => !discard && awaited.get(messageId ?? '') === true;
     const ids = letters.filter((each) => isOfType(each) && !isAwaited(each)).map(({ id }) => id);
     const done = dryRun ? new Map() : await eraseDeadLetters(pool, ids, { discard });

@@ -6,14 +6,20 @@ import { type Command, UsageError } from './command.ts';
 const isCommand = (value: unknown): value is Command =>
   typeof value === 'object' && value !== null && 'help' in value && 'run' in value;
 
-/** From the files of the folder, so that a new command is among them. main.ts runs when it is loaded. */
+/**
+ * From the files of the folder, so that a new command is among them. main.ts runs when it is
+ * loaded.
+ */
 const commands: Command[] = [];
 for (const file of readdirSync(import.meta.dirname)) {
   if (file === 'main.ts' || file.includes('.test.')) continue;
   commands.push(...Object.values<unknown>(await import(join(import.meta.dirname, file))).filter(isCommand));
 }
 
-/** The parser refuses the second option, and so nothing runs. @returns whether it knows the first one. */
+/**
+ * The parser refuses the second option, and so nothing runs. @returns whether it knows the first
+ * one.
+ */
 async function accepts({ run }: Command, action: string | undefined, option: string): Promise<boolean> {
   const refused = await run([...(action === undefined ? [] : [action]), option, '--no-such-option']).catch((e) => e);
   expect(refused).toBeInstanceOf(UsageError);
@@ -21,7 +27,10 @@ async function accepts({ run }: Command, action: string | undefined, option: str
 }
 
 const optionsOf = (text: string): string[] => [...new Set(text.match(/(?<![\w-])--[a-z][a-z-]*/g))];
-/** `[action, its options]` of each line of usage: `Usage: oncebox outbox list [filters] [--limit N]`. */
+/**
+ * `[action, its options]` of each line of usage: `Usage: oncebox outbox list [filters] [--limit
+ * N]`.
+ */
 const usageOf = ({ help }: Command): (readonly [action: string | undefined, options: string[]])[] =>
   [...help.matchAll(/^(?:Usage:| {6}) oncebox [a-z]+ ?(?:\[?([a-z][a-z-]*)\b)?(.*)$/gm)].map(
     ([, action, rest = '']) => [action, optionsOf(rest)],

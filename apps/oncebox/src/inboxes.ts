@@ -40,7 +40,10 @@ export interface Missing<Row> {
 /** Whether the consumer handles it no more, unless somebody asks for it. */
 export const isGivenUp = ({ letter }: Missing<unknown>): boolean => letter !== undefined && letter.state !== 'replayed';
 
-/** The messages that consumers of an inbox have no record of, among those of which `concerns` names the consumers. */
+/**
+ * The messages that consumers of an inbox have no record of, among those of which `concerns` names
+ * the consumers.
+ */
 export async function missingIn<Row extends { readonly id: string }>(
   inbox: Inbox,
   rows: readonly Row[],

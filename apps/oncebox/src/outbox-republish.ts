@@ -33,7 +33,10 @@ const MEANING: Readonly<Record<Outcome, string>> = {
 };
 const GOOD: readonly Outcome[] = ['republished', 'would republish', 'optional'];
 
-/** Not more are set back while as many are to be published: what is written meanwhile should not come much later for it. */
+/**
+ * Not more are set back while as many are to be published: what is written meanwhile should not
+ * come much later for it.
+ */
 const MOST_PENDING = 10_000;
 const LOOK_EVERY_MS = 200;
 const TELL_EVERY_MS = 2_000;
@@ -117,7 +120,10 @@ interface Filter {
   readonly until: string;
 }
 
-/** Times by the outbox's own database. Without --until the end is now: what the relay sends meanwhile is not sent a third time. */
+/**
+ * Times by the outbox's own database. Without --until the end is now: what the relay sends
+ * meanwhile is not sent a third time.
+ */
 async function resolve(pool: Pool, { since, until }: Request): Promise<Filter> {
   const at = async (moment: Moment): Promise<string> =>
     'at' in moment ? moment.at.toISOString().replace('Z', '000Z') : await momentBefore(pool, moment.ago);
@@ -186,7 +192,10 @@ async function untilRoom(pool: Pool, onFull: (pending: number) => void): Promise
   }
 }
 
-/** Why these may not be sent again, by id. A message goes to all who are bound for it, so each of them must take it well. */
+/**
+ * Why these may not be sent again, by id. A message goes to all who are bound for it, so each of
+ * them must take it well.
+ */
 async function obstaclesOf(
   inboxes: readonly Inbox[],
   rows: readonly OutboxEntry[],
@@ -212,8 +221,9 @@ async function obstaclesOf(
 }
 
 /**
- * Whether the inbox may have handled a message and no longer know it. An inbox row is never older than its message. Of a consumer that
- * was added since, the inbox has every row; what counts is the consumer's age and not the type's, as for `oncebox replay`.
+ * Whether the inbox may have handled a message and no longer know it. An inbox row is never older
+ * than its message. Of a consumer that was added since, the inbox has every row; what counts is the
+ * consumer's age and not the type's, as for `oncebox replay`.
  */
 function isForgotten(
   { registrations }: Inbox,

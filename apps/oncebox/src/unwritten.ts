@@ -13,20 +13,27 @@ export interface Unwritten {
 }
 
 interface Candidate extends Unwritten {
-  /** No row of it can be gone by retention if all of these lie after what the outboxes have forgotten. */
+  /**
+   * No row of it can be gone by retention if all of these lie after what the outboxes have
+   * forgotten.
+   */
   readonly times: readonly string[];
 }
 
 const LETTERS = 1_000;
-/** By how much the clock of a writer's process may be ahead of the database's, by which retention knows what is old. */
+/**
+ * By how much the clock of a writer's process may be ahead of the database's, by which retention
+ * knows what is old.
+ */
 const SKEW_MS = 60_000;
 
 /**
- * Finds what consumers have handled, or given up and may handle yet, and no outbox has: an outbox came back from a backup that
- * is older, or the sender has none of these outboxes.
+ * Finds what consumers have handled, or given up and may handle yet, and no outbox has: an outbox
+ * came back from a backup that is older, or the sender has none of these outboxes.
  *
- * The time of a handled message is that of its UUIDv7, by the clock of its writer's process; where that clock is ahead, the time of
- * its handling is earlier and counts. Other ids tell no time and are passed over, since retention may have deleted their rows.
+ * The time of a handled message is that of its UUIDv7, by the clock of its writer's process; where
+ * that clock is ahead, the time of its handling is earlier and counts. Other ids tell no time and
+ * are passed over, since retention may have deleted their rows.
  */
 export async function* findUnwritten(
   { outboxes, services }: Sources,

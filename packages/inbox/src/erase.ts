@@ -3,7 +3,8 @@ import type { RowDataPacket } from 'mysql2/promise';
 import { awaken, dropKey, headOf, reschedule } from './ordered/store.ts';
 import type { DeadLetterState } from './replay.ts';
 
-// What an inbox stores of one key, and how it goes. processed_messages has ids alone, and keeps them.
+// What an inbox stores of one key, and how it goes. processed_messages has ids alone, and keeps
+// them.
 
 export interface LetterOfKey {
   readonly id: string;
@@ -19,8 +20,8 @@ const PAGE = 1_000;
 /**
  * The dead letters whose message has this key, in pages; a page may be empty. The key is in the
  * headers alone, so this reads the properties of every dead letter once. The server looks for the
- * key's text, and what it finds is read as JSON here: a row that an operator has edited may be none,
- * which JSON_EXTRACT would take for an error of the whole statement.
+ * key's text, and what it finds is read as JSON here: a row that an operator has edited may be
+ * none, which JSON_EXTRACT would take for an error of the whole statement.
  */
 export async function* findLettersOf(pool: Pool, key: string): AsyncGenerator<readonly LetterOfKey[]> {
   const text = JSON.stringify(key).slice(1, -1);
@@ -93,7 +94,10 @@ export interface HeldOfKey {
   readonly messageId: string;
 }
 
-/** What ordered consumers have waiting of this key. The index begins with the consumer, hence the names first. */
+/**
+ * What ordered consumers have waiting of this key. The index begins with the consumer, hence the
+ * names first.
+ */
 export async function findHeldOf(pool: Pool, key: string): Promise<readonly HeldOfKey[]> {
   const [rows] = await pool.query<(RowDataPacket & { consumer: string; messageId: Buffer })[]>(
     `SELECT m.consumer, m.message_id AS messageId FROM (SELECT DISTINCT consumer FROM held_messages) AS c
@@ -105,8 +109,8 @@ export async function findHeldOf(pool: Pool, key: string): Promise<readonly Held
 }
 
 /**
- * Gives up held messages of one key, and lets the rest of the key go on. Under the lock on the key's
- * row, so that no worker handles one meanwhile.
+ * Gives up held messages of one key, and lets the rest of the key go on. Under the lock on the
+ * key's row, so that no worker handles one meanwhile.
  */
 export async function eraseHeld(pool: Pool, consumer: string, key: string, ids: readonly string[]): Promise<void> {
   await transaction(

@@ -15,19 +15,28 @@ import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import { UnstorableError } from './errors.ts';
 import { columnsOf, insertDeadLetter } from './letter-columns.ts';
 
-/** Below it a letter fits every server's packet: its least default is 1 MiB, and `assertSuitable` refuses less. */
+/**
+ * Below it a letter fits every server's packet: its least default is 1 MiB, and `assertSuitable`
+ * refuses less.
+ */
 const ANY_PACKET_BYTES = 1024 * 1024;
 /** Of the statement, and of the columns beside body and properties. */
 const OVERHEAD_BYTES = 8 * 1024;
-/** A letter on which the connection breaks so often while the database is there is what breaks it. */
+/**
+ * A letter on which the connection breaks so often while the database is there is what breaks it.
+ */
 const TIMES_BROKEN = 3;
-/** Of the schema, the table, its columns, the rights to it: no letter is kept until that is mended, and then all of them are. */
+/**
+ * Of the schema, the table, its columns, the rights to it: no letter is kept until that is mended,
+ * and then all of them are.
+ */
 const OF_THE_TABLE: ReadonlySet<number | undefined> = new Set([1044, 1045, 1046, 1049, 1054, 1142, 1143, 1146]);
 
 /**
  * Keeps a letter, or takes the place of its stub.
  *
- * @throws UnstorableError ONCEBOX_UNSTORABLE; what else it throws concerns every letter, and is over when the database is well again.
+ * @throws UnstorableError ONCEBOX_UNSTORABLE; what else it throws concerns every letter, and is
+ *   over when the database is well again.
  */
 export async function keepLetter(
   pool: Pool,
@@ -37,14 +46,16 @@ export async function keepLetter(
 ): Promise<void> {
   for (let times = 1; ; times++) {
     try {
-      // In a transaction for its deadline: on a connection that has died in silence a statement would wait for ever.
+      // In a transaction for its deadline: on a connection that has died in silence a statement
+      // would wait for ever.
       return await transaction(pool, (tx) => keepIn(tx, consumer, letter), { timeoutMs: 20_000 });
     } catch (error) {
       if (error instanceof UnstorableError || isContention(error) || OF_THE_TABLE.has(errnoOf(error))) throw error;
       if (!isUnavailable(error)) throw unstorable(`the table refuses it: ${causeOf(error)}`);
       // A table that is full takes it when there is room again.
       if (isRefusal(error) || (await isAway())) throw error;
-      // As a server, or a proxy before it, answers what is too large for it: it looks like an outage.
+      // As a server, or a proxy before it, answers what is too large for it: it looks like an
+      // outage.
       if (times === TIMES_BROKEN) throw unstorable(`the connection breaks each time: ${causeOf(error)}`);
     }
   }
@@ -57,7 +68,8 @@ async function keepIn(tx: Transaction, consumer: string, letter: DeadLetter): Pr
   try {
     await insertDeadLetter(tx, consumer, letter);
   } catch (error) {
-    // The only key that a copy can meet is its own: the worker before died between this insert and its ack, or this is its stub.
+    // The only key that a copy can meet is its own: the worker before died between this insert and
+    // its ack, or this is its stub.
     if (!isDuplicateKey(error)) throw error;
     if (!isStub(letter)) await replaceStub(tx, consumer, letter.copyHash, letter);
   }

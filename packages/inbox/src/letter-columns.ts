@@ -2,8 +2,9 @@ import { type DeadLetter, isDatable, isStub, isVersion, STUB_REASON } from '@onc
 import { asBytes, type Transaction, withOwnOptions } from '@oncebox/mysql';
 import type { ResultSetHeader } from 'mysql2/promise';
 
-// The widths of dead_letters (migrations/messaging), and a value for each column that fits. What a column says of a message is for looking it up: the
-// message is in `properties` and `body`, whole. So a value that does not fit is cut, or is none, and never a reason to keep nothing.
+// The widths of dead_letters (migrations/messaging), and a value for each column that fits. What a
+// column says of a message is for looking it up: the message is in `properties` and `body`, whole.
+// So a value that does not fit is cut, or is none, and never a reason to keep nothing.
 
 const ID_BYTES = 255;
 const TYPE_CHARACTERS = 255;
@@ -55,7 +56,8 @@ export function columnsOf(letter: DeadLetter) {
 export async function insertDeadLetter(tx: Transaction, consumer: string, letter: DeadLetter): Promise<string> {
   const columns = columnsOf(letter);
   const names = Object.keys(columns);
-  // A prepared statement, which sends the body as it is; a query would send it in hexadecimal, at twice its size.
+  // A prepared statement, which sends the body as it is; a query would send it in hexadecimal, at
+  // twice its size.
   const [{ insertId }] = await withOwnOptions(tx).execute<ResultSetHeader>(
     `INSERT INTO dead_letters (consumer, ${names.join(', ')}) VALUES (?${', ?'.repeat(names.length)})`,
     [consumer, ...Object.values(columns)],

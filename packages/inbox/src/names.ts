@@ -75,7 +75,10 @@ export async function forgetBinding(pool: Pool, consumer: string, binding: Known
   });
 }
 
-/** What it has handled and given up stays: a consumer that is given its name again must not handle it anew. */
+/**
+ * What it has handled and given up stays: a consumer that is given its name again must not handle
+ * it anew.
+ */
 export async function forgetConsumer(pool: Pool, consumer: string): Promise<void> {
   await transaction(pool, async (tx) => {
     for (const table of ['consumers', 'consumer_bindings', 'consumer_workers']) {

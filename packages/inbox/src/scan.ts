@@ -9,9 +9,9 @@ export interface Handled {
 }
 
 /**
- * The ids that the inbox remembers, from `from` on in the order of their bytes, in pages. UUIDv7 ids
- * begin with their time, so that a time gives a range of the primary key for each consumer. Memory
- * stays bounded whatever the number.
+ * The ids that the inbox remembers, from `from` on in the order of their bytes, in pages. UUIDv7
+ * ids begin with their time, so that a time gives a range of the primary key for each consumer.
+ * Memory stays bounded whatever the number.
  */
 export async function* scanHandled(pool: Pool, from: string): AsyncGenerator<readonly Handled[]> {
   const [consumers] = await pool.query<(RowDataPacket & { consumer: string })[]>(

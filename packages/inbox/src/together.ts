@@ -12,29 +12,38 @@ import { concernsAll, handleInSavepoint } from './savepoints.ts';
 import { type InboxSignals, signal } from './signals.ts';
 import { type Failure, failed, unavailable } from './verdicts.ts';
 
-/** It was in hand when two processes ended before they had settled it: it may be what ended them. */
+/**
+ * It was in hand when two processes ended before they had settled it: it may be what ended them.
+ */
 const isSuspect = ({ deliveredBefore = 0 }: Received): boolean => deliveredBefore > 1;
 
-/** So often is a message delivered whose failure a full store does not hold; then it is given up. */
+/**
+ * So often is a message delivered whose failure a full store does not hold; then it is given up.
+ */
 const DELIVERIES_UNHELD = 20;
 
 /** Ends the first step at what only the second deals with. */
 const NOT_AT_ONCE = Symbol('not at once');
 
 /**
- * Handles messages in one transaction, and answers with a verdict for each when it is committed. A batch goes down three steps, each
- * surer and dearer than the one before, and whatever a step did is rolled back before the next:
+ * Handles messages in one transaction, and answers with a verdict for each when it is committed. A
+ * batch goes down three steps, each surer and dearer than the one before, and whatever a step did
+ * is rolled back before the next:
  *
  * 1. One insert records all, then the handlers run. Any failure, and any duplicate, ends this step.
- * 2. Each message is recorded and handled in a savepoint, which is taken back with its record when it fails: a record that stayed
+ * 2. Each message is recorded and handled in a savepoint, which is taken back with its record when
+ *   it fails: a record that stayed
  *    would make its retry pass for a duplicate. The next batch begins with this step if anything failed in it.
- * 3. Each has a transaction of its own, when the transaction itself has failed: a deadlock again and again, a handler past the
+ * 3. Each has a transaction of its own, when the transaction itself has failed: a deadlock again
+ *   and again, a handler past the
  *    deadline, a connection that broke while the database is there, a COMMIT whose outcome is unknown. So only the message at fault
  *    pays for it, and those that were committed are duplicates.
  *
- * Savepoints from the start would cost a statement a message while nothing fails: see docs/decisions/0004-inbox-batches.md.
+ * Savepoints from the start would cost a statement a message while nothing fails: see
+ * docs/decisions/0004-inbox-batches.md.
  *
- * An ordered consumer holds what fails, and what comes behind it, in the transaction that handles the others.
+ * An ordered consumer holds what fails, and what comes behind it, in the transaction that handles
+ * the others.
  */
 export function handleTogether(
   pool: Pool,
@@ -49,7 +58,10 @@ export function handleTogether(
     for (const { id } of messages) signal(what, { consumer: name, messageId: id });
   };
 
-  /** One READ COMMITTED transaction; the deadline is that of one message, for the whole of it. `work` resolves with what it handled. */
+  /**
+   * One READ COMMITTED transaction; the deadline is that of one message, for the whole of it.
+   * `work` resolves with what it handled.
+   */
   async function committed(work: (tx: Transaction, stop: AbortSignal) => Promise<readonly Received[]>): Promise<void> {
     const allowance = allow(name, deadlineMs);
     const handled = await transaction(
@@ -140,8 +152,9 @@ export function handleTogether(
   }
 
   /**
-   * An ordered consumer's way with one message that a batch could not be handled with. One that cannot even be stored is dead, and its key
-   * goes on: delivered again and again, it would stop all keys of its queue.
+   * An ordered consumer's way with one message that a batch could not be handled with. One that
+   * cannot even be stored is dead, and its key goes on: delivered again and again, it would stop
+   * all keys of its queue.
    */
   async function orderedAlone(message: Received, whenDead: 'hold' | 'continue'): Promise<Verdict> {
     let own: Failure | undefined;
@@ -168,8 +181,8 @@ export function handleTogether(
         return { kind: 'held', failure: failure.error, dead };
       } catch (unstorable) {
         if (await isAway()) return unavailable(unstorable);
-        // A store that is full takes this message when there is room again. The queue waits with it,
-        // so a failure of its own is not waited for without end.
+        // A store that is full takes this message when there is room again. The queue waits with
+        // it, so a failure of its own is not waited for without end.
         const { deliveredBefore = 0 } = message;
         const waits = own === undefined || deliveredBefore < DELIVERIES_UNHELD;
         if (isRefusal(unstorable) && waits) return unavailable(unstorable);
@@ -200,14 +213,20 @@ export function handleTogether(
   };
 }
 
-/** By their classes: the dead letter is to say both why it failed, if it was tried, and why its key did not wait for it. */
+/**
+ * By their classes: the dead letter is to say both why it failed, if it was tried, and why its key
+ * did not wait for it.
+ */
 function notHeld(failure: Error | undefined, unstorable: unknown): UnstorableError {
   const why = failure === undefined ? 'it was to wait behind its key' : classOf(failure);
   const text = `${why}; and it cannot be held (${classOf(failureOf(unstorable))}), so its key went on without it: a replay comes behind what its key has had since`;
   return new UnstorableError('ONCEBOX_NOT_HELD', text);
 }
 
-/** Side by side, but those of one key one after the other; in order, an outage that one of them meets is one for those behind it. */
+/**
+ * Side by side, but those of one key one after the other; in order, an outage that one of them
+ * meets is one for those behind it.
+ */
 async function eachAlone(
   batch: readonly Received[],
   alone: HandleAlone,

@@ -5,9 +5,10 @@ import type { Failure } from './verdicts.ts';
 import { liveWorkers } from './workers.ts';
 
 /**
- * What a message that this worker does not handle is to its consumer: one for another worker, which waits without a failed attempt,
- * as while a release is rolled out; one of a type that the consumer has handled before; or one that it has never known. Asked for each
- * such message, as the other worker may have come a moment ago: it writes itself down before it binds its queue.
+ * What a message that this worker does not handle is to its consumer: one for another worker, which
+ * waits without a failed attempt, as while a release is rolled out; one of a type that the consumer
+ * has handled before; or one that it has never known. Asked for each such message, as the other
+ * worker may have come a moment ago: it writes itself down before it binds its queue.
  */
 export async function explainUnknown(
   db: Pick<Transaction, 'query'>,

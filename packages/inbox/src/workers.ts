@@ -7,8 +7,8 @@ import type { Consumer } from './consumer.ts';
 import { InboxError } from './errors.ts';
 import { readProblems } from './problems.ts';
 
-// consumer_workers and consumer_bindings: which processes work for a consumer, and what its queue is bound for. All moments are by
-// the database's clock.
+// consumer_workers and consumer_bindings: which processes work for a consumer, and what its queue
+// is bound for. All moments are by the database's clock.
 
 /** After which a worker counts as gone. It renews its row four times as often. */
 const LEASE_SECONDS = 20;
@@ -56,7 +56,9 @@ export async function liveWorkers(db: Pick<Transaction, 'query'>, consumer: stri
   return rows.map(({ worker, definition }) => ({ worker, definition: parseDefinition(definition) }));
 }
 
-/** @throws InboxError ONCEBOX_NO_IDENTITY when somebody has deleted the row that the migration made. */
+/**
+ * @throws InboxError ONCEBOX_NO_IDENTITY when somebody has deleted the row that the migration made.
+ */
 export async function readOwner(db: Pick<Transaction, 'query'>): Promise<string> {
   const [[row]] = await db.query<(RowDataPacket & { id: string })[]>(
     'SELECT id FROM service_identity ORDER BY id LIMIT 1',
@@ -118,7 +120,10 @@ export function presenceOf(pool: Pool, consumer: Consumer): Presence {
   };
 }
 
-/** By a read without a lock and then by primary key: a DELETE by time would lock the rows of workers that renew theirs. */
+/**
+ * By a read without a lock and then by primary key: a DELETE by time would lock the rows of workers
+ * that renew theirs.
+ */
 async function forgetGone(own: Db, consumer: string): Promise<void> {
   const [gone] = await own.execute<(RowDataPacket & { worker: string })[]>(
     'SELECT worker FROM consumer_workers WHERE consumer = ? AND lease_until <= UTC_TIMESTAMP(6) ORDER BY worker',
@@ -135,7 +140,10 @@ async function forgetGone(own: Db, consumer: string): Promise<void> {
 const keyOf = ({ type, exchange, routingKey }: Binding & { readonly type: string }): string =>
   JSON.stringify([type, exchange, routingKey]);
 
-/** Writes down since when no live worker has a binding. Writes nothing while nothing has changed, which is nearly always. */
+/**
+ * Writes down since when no live worker has a binding. Writes nothing while nothing has changed,
+ * which is nearly always.
+ */
 async function markBindings(own: Db, consumer: string): Promise<void> {
   const live = await liveWorkers(own, consumer);
   const wanted = new Set(live.flatMap(({ definition }) => definition.bindings.map(keyOf)));

@@ -9,9 +9,9 @@ export const queuedDelays = (retryDelaysMs: readonly number[]): readonly number[
   retryDelaysMs.length === 0 ? [ONLY_DELAY_MS] : retryDelaysMs;
 
 /**
- * How long a message waits that another worker of its consumer handles and this one does not: the longest of the consumer's delays
- * in which it has not waited longer than it has until now. So it comes soon while a release is rolled out, and costs little when the
- * workers differ for hours.
+ * How long a message waits that another worker of its consumer handles and this one does not: the
+ * longest of the consumer's delays in which it has not waited longer than it has until now. So it
+ * comes soon while a release is rolled out, and costs little when the workers differ for hours.
  *
  * @returns undefined for a consumer without delays: it has no queue to wait in.
  */

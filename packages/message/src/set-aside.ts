@@ -1,8 +1,9 @@
 import type { DeadLetter } from './inbox.ts';
 import { setAsideQueue } from './names.ts';
 
-// A dead letter that its table does not take (a body over the server's max_allowed_packet, a trigger that refuses it) is set aside in a queue. A
-// stub stands for it in the table, where people and alerts look for dead letters: it says where the message is, and has nothing to send.
+// A dead letter that its table does not take (a body over the server's max_allowed_packet, a
+// trigger that refuses it) is set aside in a queue. A stub stands for it in the table, where people
+// and alerts look for dead letters: it says where the message is, and has nothing to send.
 
 /** What the reason of a stub begins with, and of nothing else: the store sees to that. */
 export const STUB_REASON = 'ONCEBOX_UNSTORABLE: ';

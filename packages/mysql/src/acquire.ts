@@ -7,7 +7,10 @@ import { coreOf } from './transaction-statements.ts';
 
 const KILL_MS = 1_000;
 
-/** @internal The connection has left its deadline pass: a dead network and a stuck server look alike from here. */
+/**
+ * @internal The connection has left its deadline pass: a dead network and a stuck server look alike
+ * from here.
+ */
 export const silence = (what: string, timeoutMs: number): Error =>
   Object.assign(new Error(`${what} within ${timeoutMs} ms`), { code: 'ETIMEDOUT', fatal: true });
 
@@ -22,7 +25,8 @@ export function noConnection(cause: unknown): DatabaseError {
 }
 
 /**
- * @internal mysql2's own wait for a free connection never ends. It has a deadline of its own, so that
+ * @internal mysql2's own wait for a free connection never ends. It has a deadline of its own, so
+ *   that
  *   one that came late does not meet the attempt's and is destroyed for it, just when connections are
  *   short.
  */

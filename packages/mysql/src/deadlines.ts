@@ -7,7 +7,8 @@ import type { Method } from './transaction-statements.ts';
 const END_MS = 2_000;
 
 /**
- * @internal Gives the pool's own statements a deadline, and its end: on connections that are silent,
+ * @internal Gives the pool's own statements a deadline, and its end: on connections that are
+ *   silent,
  *   the driver would wait for ever.
  */
 export function withDeadlines(pool: Pool, statementTimeoutMs: number): Pool {
@@ -19,8 +20,8 @@ export function withDeadlines(pool: Pool, statementTimeoutMs: number): Pool {
         pool,
         timeoutMs,
         (connection) =>
-          // The driver's overloads cannot be spread over; what is passed on is what the caller gave to
-          // the same method.
+          // The driver's overloads cannot be spread over; what is passed on is what the caller gave
+          // to the same method.
           Reflect.apply(connection[method], connection, [statement, ...values]) as Promise<unknown>,
       );
     };

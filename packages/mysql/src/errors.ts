@@ -21,7 +21,10 @@ export type DatabaseErrorCode =
   | 'ONCEBOX_GRANT_FAILED'
   | 'ONCEBOX_DATABASE_AWAY';
 
-/** As @oncebox/message knows an error whose message may be written down: a log then says which error the server gave. */
+/**
+ * As @oncebox/message knows an error whose message may be written down: a log then says which error
+ * the server gave.
+ */
 const QUOTES_NO_DATA = Symbol.for('oncebox.quotes-no-data');
 
 export class DatabaseError extends Error {
@@ -64,8 +67,8 @@ export const errorNameOf = (error: unknown): string | undefined => {
 };
 
 /**
- * An error without its message, which may quote data: `ER_ACCESS_DENIED_ERROR (1045)`, `ECONNREFUSED`. With the number, because
- * the driver has no name for those of newer servers.
+ * An error without its message, which may quote data: `ER_ACCESS_DENIED_ERROR (1045)`,
+ * `ECONNREFUSED`. With the number, because the driver has no name for those of newer servers.
  */
 export function nameAndNumberOf(error: unknown): string | undefined {
   const name = errorNameOf(error);
@@ -106,7 +109,9 @@ export const isFatal = (error: unknown): boolean => field(error, 'fatal') === tr
  */
 export const isTransactionLost = (error: unknown): boolean => field(error, 'code') === 'ONCEBOX_TRANSACTION_LOST';
 
-/** Shutdown, a killed connection or statement, a network error that the server saw, idle timeout. */
+/**
+ * Shutdown, a killed connection or statement, a network error that the server saw, idle timeout.
+ */
 const UNAVAILABLE_ERRNOS: ReadonlySet<number> = new Set([
   1053, 1077, 1152, 1158, 1159, 1160, 1161, 1317, 1927, 2006, 2013, 3168, 3169, 4031,
 ]);
@@ -114,9 +119,10 @@ const UNAVAILABLE_ERRNOS: ReadonlySet<number> = new Set([
 /**
  * The server answers, and is in no state to do what it is asked, whoever asks.
  *
- * Full or out of files, memory or threads: 1, 3, 5, 20 and 23 (of the file system, for temporary files), 1021, 1026, 1030, 1037,
- * 1041, 1114, 1135, 1637, 3675. Commit or rollback failed: 1180, 1181. Read-only, locked or offline: 1036, 1223, 1290, 1792, 1836,
- * 1874, 3032. Part of a cluster that does not take writes: 1047 (Galera), 3100 and 3101 (Group Replication). A limit of the user
+ * Full or out of files, memory or threads: 1, 3, 5, 20 and 23 (of the file system, for temporary
+ * files), 1021, 1026, 1030, 1037, 1041, 1114, 1135, 1637, 3675. Commit or rollback failed: 1180,
+ * 1181. Read-only, locked or offline: 1036, 1223, 1290, 1792, 1836, 1874, 3032. Part of a cluster
+ * that does not take writes: 1047 (Galera), 3100 and 3101 (Group Replication). A limit of the user
  * or the server: 1040, 1203, 1226, 1461. The user's password has expired: 1820.
  */
 const REFUSING_ERRNOS: ReadonlySet<number> = new Set([
@@ -141,8 +147,9 @@ const UNAVAILABLE_CODES: ReadonlySet<unknown> = new Set([
 ]);
 
 /**
- * Of the outages, those for which no message may pay, however long they last: the work was not begun for want of a connection, or
- * the server says of itself that it cannot go on. Not a connection that broke, which the work may have done.
+ * Of the outages, those for which no message may pay, however long they last: the work was not
+ * begun for want of a connection, or the server says of itself that it cannot go on. Not a
+ * connection that broke, which the work may have done.
  */
 export function isRefusal(error: unknown): boolean {
   const errno = errnoOf(error);

@@ -7,7 +7,8 @@ import { haveOurSettings } from './settings.ts';
 const SETTINGS_MS = 10_000;
 
 /**
- * @internal Gives only connections whose sessions have taken the settings, and says of any other, and of
+ * @internal Gives only connections whose sessions have taken the settings, and says of any other,
+ *   and of
  *   every failure to connect, that it is an outage. At the driver's `getConnection`, through which all
  *   else goes.
  */

@@ -34,7 +34,8 @@ const BATCH = 500;
 const PERIOD_MS = 5 * 60_000;
 
 /**
- * Deletes the expired rows of a table, now and from time to time. Never rejects: a pass that failed is logged.
+ * Deletes the expired rows of a table, now and from time to time. Never rejects: a pass that failed
+ * is logged.
  *
  * @param retained several for the parts of one table, which have one lock: one after the other.
  */
@@ -54,20 +55,21 @@ export async function keepDeleting(
         logger.warn({ err }, `Could not delete old rows of ${each.table}; they stay until a later pass`);
       }
     }
-    // By chance, so that processes that started together do not clean together. It rejects when the signal ends it.
+    // By chance, so that processes that started together do not clean together. It rejects when the
+    // signal ends it.
     await delay(PERIOD_MS * (0.5 + Math.random()), undefined, { signal }).catch(() => undefined);
   }
 }
 
 /**
- * Deletes the rows of a table that are older than `keepHours`, in small transactions, and writes down how far back the table
- * remembers from then on.
+ * Deletes the rows of a table that are older than `keepHours`, in small transactions, and writes
+ * down how far back the table remembers from then on.
  *
- * One cleaner at a time: the table's row in `retention` is its lock, and who finds it taken does nothing. The oldest rows are
- * read through the index on age without a lock, and deleted by primary key, so at READ COMMITTED a cleaner locks only rows that no writer
- * inserts any more. A `DELETE … WHERE age < ? LIMIT` would lock index ranges, and deadlock with the
- * writers. Each batch begins at the age where the last one ended, so rows that must stay are read
- * once.
+ * One cleaner at a time: the table's row in `retention` is its lock, and who finds it taken does
+ * nothing. The oldest rows are read through the index on age without a lock, and deleted by primary
+ * key, so at READ COMMITTED a cleaner locks only rows that no writer inserts any more. A `DELETE …
+ * WHERE age < ? LIMIT` would lock index ranges, and deadlock with the writers. Each batch begins at
+ * the age where the last one ended, so rows that must stay are read once.
  *
  * @param signal ends it between two batches.
  * @returns how many rows went.
@@ -139,8 +141,9 @@ async function deleteBatch(
 }
 
 /**
- * The table's row in `retention`, if no other cleaner has it. One that somebody deleted is put back: how far back the table
- * remembers is lost with it, so nothing from before now counts as remembered.
+ * The table's row in `retention`, if no other cleaner has it. One that somebody deleted is put
+ * back: how far back the table remembers is lost with it, so nothing from before now counts as
+ * remembered.
  */
 async function lockTable(tx: Transaction, table: string): Promise<boolean> {
   const lock = async (): Promise<boolean> => {
@@ -161,8 +164,9 @@ async function lockTable(tx: Transaction, table: string): Promise<boolean> {
 }
 
 /**
- * Deletes those of `found` that are still to be deleted: an operator may have asked for one of them meanwhile. It locks them
- * first and passes over what is locked, so it waits for nobody, and nobody for what it does not delete.
+ * Deletes those of `found` that are still to be deleted: an operator may have asked for one of them
+ * meanwhile. It locks them first and passes over what is locked, so it waits for nobody, and nobody
+ * for what it does not delete.
  */
 async function deleteRows(
   tx: Transaction,
@@ -180,8 +184,8 @@ async function deleteRows(
   const [column = ''] = key;
   const numbers = rows.map((row) => row[column]).filter((value) => typeof value === 'number');
   if (key.length === 1 && numbers.length === rows.length) {
-    // The numbers lead the join. Given as a list that is long beside the table, MariaDB reads all of the table, whatever index is
-    // forced, and so waits for rows that an operator has locked.
+    // The numbers lead the join. Given as a list that is long beside the table, MariaDB reads all
+    // of the table, whatever index is forced, and so waits for rows that an operator has locked.
     await tx.query(
       `DELETE t FROM JSON_TABLE(?, '$[*]' COLUMNS (number BIGINT UNSIGNED PATH '$' ERROR ON ERROR)) AS gone
          STRAIGHT_JOIN ?? AS t FORCE INDEX (PRIMARY) ON t.?? = gone.number`,
@@ -193,7 +197,10 @@ async function deleteRows(
   return rows.length;
 }
 
-/** Seconds since the oldest row of a table was made, by the database's clock; null in an empty one. One probe of the index on age. */
+/**
+ * Seconds since the oldest row of a table was made, by the database's clock; null in an empty one.
+ * One probe of the index on age.
+ */
 export async function oldestSeconds(
   db: Pick<Transaction, 'query'>,
   { table, age }: Pick<Retained, 'table' | 'age'>,

@@ -17,9 +17,10 @@ const PAGE = 500;
 const partitionOf = (aggregateId: string): number => crc32(asBytes(aggregateId)) % PARTITIONS;
 
 /**
- * The rows of one key, in no order. No index has the key: this reads the key's partition, which is a
- * sixteenth of the table, through outbox_work. One statement and so one read view: of two, one for
- * each state, a row that changes its state between them is in both or in neither. It locks nothing.
+ * The rows of one key, in no order. No index has the key: this reads the key's partition, which is
+ * a sixteenth of the table, through outbox_work. One statement and so one read view: of two, one
+ * for each state, a row that changes its state between them is in both or in neither. It locks
+ * nothing.
  *
  * @param type of the aggregate; undefined for any.
  */

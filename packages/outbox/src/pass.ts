@@ -27,7 +27,10 @@ export interface PassSettings {
   readonly backoff: Backoff;
   /** Delete rows as they are published instead of keeping them for the retention. */
   readonly deleteRows: boolean;
-  /** Milliseconds for the whole pass, above the publisher's own deadline and below the session's wait_timeout. */
+  /**
+   * Milliseconds for the whole pass, above the publisher's own deadline and below the session's
+   * wait_timeout.
+   */
   readonly timeoutMs: number;
 }
 
@@ -40,7 +43,10 @@ export interface PassResult {
   readonly correlationIds: readonly string[];
   readonly refused: number;
   readonly parked: number;
-  /** The last `seq` in each partition with which this pass is done; none when an outage or the end of its time cut it short. */
+  /**
+   * The last `seq` in each partition with which this pass is done; none when an outage or the end
+   * of its time cut it short.
+   */
   readonly last: ReadonlyMap<number, string>;
   /** The limit of rows or, roughly, that of bytes was reached: there is probably more. */
   readonly full: boolean;
@@ -60,9 +66,10 @@ export interface PassRequest extends Work {
 }
 
 /**
- * One pass: lock partitions, read, publish, await every confirm, settle, commit; all in one transaction, whose row locks on
- * `outbox_partition` are the lease. While they are held nobody else publishes for these partitions, and when the session ends,
- * for whatever reason, they are free. A session that has lost them can no longer settle, because it has lost its transaction.
+ * One pass: lock partitions, read, publish, await every confirm, settle, commit; all in one
+ * transaction, whose row locks on `outbox_partition` are the lease. While they are held nobody else
+ * publishes for these partitions, and when the session ends, for whatever reason, they are free. A
+ * session that has lost them can no longer settle, because it has lost its transaction.
  */
 export async function pass(
   schema: { readonly name: string; readonly pool: Pool },
@@ -93,7 +100,8 @@ export async function pass(
       const sendable = (await request.rehearse?.(tx, claimed, unblocked)) ?? unblocked;
       const leftOut = unblocked.length - sendable.length;
       const readAt = performance.now();
-      // A quarter, so that the confirm of the last one and the settling have time, and a stop does not wait for a long key.
+      // A quarter, so that the confirm of the last one and the settling have time, and a stop does
+      // not wait for a long key.
       const sendUntil = readAt + Math.min(SENDING_MS, settings.timeoutMs / 4);
       const early = settleEarly(tx, settings);
       const dispatched = await dispatch(sendable, schema.name, publisher, sendUntil, early);
@@ -151,8 +159,9 @@ function countsOf({
 }
 
 /**
- * For how long a pass sends: a key goes out at one message a confirm, and with a thousand of its rows would outlast the lease. Short, because
- * the other keys of its partitions wait for the commit.
+ * For how long a pass sends: a key goes out at one message a confirm, and with a thousand of its
+ * rows would outlast the lease. Short, because the other keys of its partitions wait for the
+ * commit.
  */
 const SENDING_MS = 1_000;
 const NO_HEADS: Heads = new Map();
@@ -181,8 +190,8 @@ const isBehind = (row: OutboxRow, heads: Heads): boolean => {
 };
 
 /**
- * The rows that stand behind the head of their key. Those `inTurn` follow their head in this pass, up to a ready row between
- * them: it has to wait for its turn, and must not be overtaken.
+ * The rows that stand behind the head of their key. Those `inTurn` follow their head in this pass,
+ * up to a ready row between them: it has to wait for its turn, and must not be overtaken.
  */
 function blockedOf(rows: readonly OutboxRow[], heads: Heads, inTurn: ReadonlySet<string>): readonly OutboxRow[] {
   const interrupted = new Set<string>();
@@ -194,8 +203,9 @@ function blockedOf(rows: readonly OutboxRow[], heads: Heads, inTurn: ReadonlySet
 }
 
 /**
- * Entries that are due and were not sent would be found due for ever: those that are not their key's head wait for it again, and
- * those whose row was deleted or settled by hand go, so that the next one of their key can.
+ * Entries that are due and were not sent would be found due for ever: those that are not their
+ * key's head wait for it again, and those whose row was deleted or settled by hand go, so that the
+ * next one of their key can.
  */
 async function tidy(
   tx: Transaction,

@@ -34,9 +34,15 @@ const CAUTIOUS_MS = 60_000;
 /** The first pause of a row that cannot be settled, and the longest. */
 const FIRST_MS = 2_000;
 const LONGEST_MS = 30_000;
-/** For finding the rows that cannot be settled among those of a pass; the rest of the pass then waits with them. */
+/**
+ * For finding the rows that cannot be settled among those of a pass; the rest of the pass then
+ * waits with them.
+ */
 const SEARCH_MS = 3_000;
-/** A refused row that is due for so long and does not come again was deleted, or settled by another relay. */
+/**
+ * A refused row that is due for so long and does not come again was deleted, or settled by another
+ * relay.
+ */
 const FORGET_MS = 60_000;
 /** No row has it. */
 const NO_SEQ = '0';
@@ -52,11 +58,12 @@ interface Refused {
 const REHEARSED = Symbol('rehearsed');
 
 /**
- * Proves for one schema that the relay can settle, before it sends: a relay that may read and not settle would send the same messages
- * for ever. The first pass of a process rehearses, and those that follow a failure. The others pay nothing.
+ * Proves for one schema that the relay can settle, before it sends: a relay that may read and not
+ * settle would send the same messages for ever. The first pass of a process rehearses, and those
+ * that follow a failure. The others pay nothing.
  *
- * To rehearse is to run every statement that can follow the sending, on the rows that are to be sent, in a savepoint that is rolled
- * back. That COMMIT works shows in a transaction of its own.
+ * To rehearse is to run every statement that can follow the sending, on the rows that are to be
+ * sent, in a savepoint that is rolled back. That COMMIT works shows in a transaction of its own.
  */
 export class Rehearsal {
   readonly #schema: { readonly name: string; readonly pool: Pool };
@@ -146,7 +153,10 @@ export class Rehearsal {
     return settleable;
   }
 
-  /** A partition of which all rows that were read are left out is read behind these next, and from its beginning after its end. */
+  /**
+   * A partition of which all rows that were read are left out is read behind these next, and from
+   * its beginning after its end.
+   */
   #moveOn(claimed: readonly number[], rows: readonly OutboxRow[], settleable: readonly OutboxRow[]): void {
     const sent = new Set(settleable.map((row) => row.partition_id));
     const last = new Map(rows.filter(({ held }) => held === 0).map((row) => [row.partition_id, row.seq]));
@@ -157,7 +167,10 @@ export class Rehearsal {
     }
   }
 
-  /** On a row that is not there: no trigger runs, and a right that is missing concerns all rows alike. */
+  /**
+   * On a row that is not there: no trigger runs, and a right that is missing concerns all rows
+   * alike.
+   */
   async #assertRights(tx: Transaction, claimed: readonly number[]): Promise<void> {
     try {
       await this.#rehearse(tx, claimed, [NO_SEQ], ['']);
@@ -172,7 +185,10 @@ export class Rehearsal {
     this.#refused.set(seq, { failures, until: performance.now() + pause, error });
   }
 
-  /** By halves, until the rows that are refused are found or the time is up: then all that are left count as refused. */
+  /**
+   * By halves, until the rows that are refused are found or the time is up: then all that are left
+   * count as refused.
+   */
   async #search(
     tx: Transaction,
     claimed: readonly number[],
@@ -218,6 +234,9 @@ export class Rehearsal {
   }
 }
 
-/** It says nothing about settling: an outage, or a transaction whose rows are no longer this relay's. */
+/**
+ * It says nothing about settling: an outage, or a transaction whose rows are no longer this
+ * relay's.
+ */
 const endsThePass = (error: unknown): boolean =>
   isUnavailable(error) || isContention(error) || isTransactionLost(error);

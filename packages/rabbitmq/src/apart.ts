@@ -26,32 +26,47 @@ export interface ApartOptions {
   readonly logger: Logger;
 }
 
-/** Messages that are not sent with all others, because the broker could close the channel of all for them. */
+/**
+ * Messages that are not sent with all others, because the broker could close the channel of all for
+ * them.
+ */
 export interface Apart {
   /** @returns whether the message is one of these. It gets its outcome here then. */
   takes(message: Unsettled): boolean;
   /** Tries messages of which one has made the broker close their channel. */
   examine(messages: readonly Unsettled[]): void;
-  /** The broker has closed the connection of these messages with an error, as it may for the fault of one. */
+  /**
+   * The broker has closed the connection of these messages with an error, as it may for the fault
+   * of one.
+   */
   accuse(messages: readonly Unsettled[], failure: Error | undefined): void;
-  /** Resolves when the first channel may be opened again: if no second one can be, the messages are tried before. */
+  /**
+   * Resolves when the first channel may be opened again: if no second one can be, the messages are
+   * tried before.
+   */
   turn(): Promise<void>;
   beAlone(): void;
   /** Resolves when nothing is tried. */
   idle(): Promise<void>;
 }
 
-/** While messages come to a destination that is refused, one in this time is tried. The others get the outcome of the last one. */
+/**
+ * While messages come to a destination that is refused, one in this time is tried. The others get
+ * the outcome of the last one.
+ */
 const PROBE_EVERY_MS = 1_000;
 /** Channels that are tried at a time. */
 const WIDTH = 8;
 /**
- * When so many attempts wait, a message is answered instead of tried: an attempt that the broker refuses takes it some milliseconds,
- * and the sender of the others may wait for all outcomes.
+ * When so many attempts wait, a message is answered instead of tried: an attempt that the broker
+ * refuses takes it some milliseconds, and the sender of the others may wait for all outcomes.
  */
 const MOST_WAITING = 250;
 const NOT_TRIED = 'not tried yet: the broker refuses messages for many other destinations';
-/** A broker that counts the channels of a user has noticed by then that one is closed. Opened sooner, the next one is one too many. */
+/**
+ * A broker that counts the channels of a user has noticed by then that one is closed. Opened
+ * sooner, the next one is one too many.
+ */
 const FREED_MS = 100;
 /** How long nothing is opened beside the one channel, after that has failed. */
 const ALONE_MS = 60_000;
@@ -103,7 +118,8 @@ export function createApart({ openSpare, openIsolated, route, plain, isConnected
       try {
         return await openSpare(onCut);
       } catch (error) {
-        // The broker's limit of channels, if it is not an outage: the limit of a user closes the connection, too.
+        // The broker's limit of channels, if it is not an outage: the limit of a user closes the
+        // connection, too.
         beAlone();
         throw error;
       }

@@ -1,15 +1,22 @@
 import type { ChannelModel, MessageProperties } from 'amqplib';
 import { readList } from './property-list.ts';
 
-// amqplib decodes the properties of a delivery and lets go of their bytes; decoded, int64 is a rounded number, of two headers of a name one
-// is left, and text that is not UTF-8 is other text. So the bytes are kept beside them, from where amqplib reads its frames.
+// amqplib decodes the properties of a delivery and lets go of their bytes; decoded, int64 is a
+// rounded number, of two headers of a name one is left, and text that is not UTF-8 is other text.
+// So the bytes are kept beside them, from where amqplib reads its frames.
 
 const LISTS = new WeakMap<object, Buffer>();
 
-/** The bytes of a delivery's properties; undefined where they are not known, because amqplib reads its frames elsewhere by now. */
+/**
+ * The bytes of a delivery's properties; undefined where they are not known, because amqplib reads
+ * its frames elsewhere by now.
+ */
 export const listFor = (properties: object): Buffer | undefined => LISTS.get(properties);
 
-/** Properties that were read from these bytes. @throws RangeError for bytes that are no list of properties. */
+/**
+ * Properties that were read from these bytes. @throws RangeError for bytes that are no list of
+ * properties.
+ */
 export function propertiesOf(list: Buffer): MessageProperties {
   const properties = readList(list);
   LISTS.set(properties, list);
@@ -25,8 +32,9 @@ const BODY_SIZE_AT = 4;
 const BASIC = 60;
 
 /**
- * Keeps the bytes of the properties of what comes on a connection. And where amqplib cannot decode them it would close the connection, which
- * one message of another program would do again and again to every consumer of the process: then they are decoded here.
+ * Keeps the bytes of the properties of what comes on a connection. And where amqplib cannot decode
+ * them it would close the connection, which one message of another program would do again and again
+ * to every consumer of the process: then they are decoded here.
  */
 export function keepBytes({ connection }: ChannelModel): void {
   const recvFrame: unknown = Reflect.get(connection, 'recvFrame');

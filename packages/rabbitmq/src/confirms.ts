@@ -3,8 +3,9 @@ import { outboundOf } from './publish.ts';
 import { declareExchanges } from './topology.ts';
 
 /**
- * What became of a message. `returned`, `nacked`: the broker could not route or refused this one. `unsendable`: it can never be
- * sent as it is. `unknown`: an outage (channel or connection gone, broker blocked, deadline past); it may have arrived or not.
+ * What became of a message. `returned`, `nacked`: the broker could not route or refused this one.
+ * `unsendable`: it can never be sent as it is. `unknown`: an outage (channel or connection gone,
+ * broker blocked, deadline past); it may have arrived or not.
  */
 export type Outcome =
   | { readonly kind: 'confirmed' }
@@ -17,7 +18,10 @@ export interface Sending {
   readonly body: Buffer;
   /** Properties, headers and `mandatory`. */
   readonly options: Omit<Options.Publish, 'CC' | 'BCC' | 'expiration' | 'deliveryMode'>;
-  /** The properties and headers as bytes: of a copy, which takes those of its original along and not what amqplib makes of them. */
+  /**
+   * The properties and headers as bytes: of a copy, which takes those of its original along and not
+   * what amqplib makes of them.
+   */
   readonly list?: Buffer;
 }
 
@@ -31,8 +35,9 @@ export interface Unsettled {
 export interface Cut {
   readonly failure: (Error & { code?: unknown }) | undefined;
   /**
-   * What the broker closed with an error of AMQP, as it does for the fault of one message. Undefined
-   * for an outage: a lost connection, a broker that stops, an operator who closes connections.
+   * What the broker closed with an error of AMQP, as it does for the fault of one message.
+   * Undefined for an outage: a lost connection, a broker that stops, an operator who closes
+   * connections.
    */
   readonly closed: 'channel' | 'connection' | undefined;
   /** Without a confirm, in the order of sending: the one at fault is among them. */
@@ -67,11 +72,17 @@ export interface ConfirmSettings {
 
 interface Entry extends Unsettled {
   readonly sentAt: number;
-  /** Why the broker handed it back. The return comes before the ack, and the ack then says only that it was dealt with. */
+  /**
+   * Why the broker handed it back. The return comes before the ack, and the ack then says only that
+   * it was dealt with.
+   */
   returned?: string;
 }
 
-/** Opens a channel in confirm mode. All state belongs to this one channel: a delivery tag means nothing on the next. */
+/**
+ * Opens a channel in confirm mode. All state belongs to this one channel: a delivery tag means
+ * nothing on the next.
+ */
 export async function openConfirmingChannel(
   connection: ChannelModel,
   { window, confirmTimeoutMs, onTimeout, onCut = giveUp }: ConfirmSettings,
@@ -100,7 +111,8 @@ export async function openConfirmingChannel(
     return taken;
   };
 
-  // One timer for the oldest rather than one for each: all have the same patience, so none is due before the oldest.
+  // One timer for the oldest rather than one for each: all have the same patience, so none is due
+  // before the oldest.
   const watch = (): void => {
     const oldest = unconfirmed.values().next().value;
     deadline = undefined;
@@ -155,7 +167,8 @@ export async function openConfirmingChannel(
     }),
   );
   channel.on('return', ({ fields, properties }) => {
-    // Two consumers may send copies of one message at the same time, so its id alone does not tell which one came back.
+    // Two consumers may send copies of one message at the same time, so its id alone does not tell
+    // which one came back.
     for (const entry of unconfirmed.values()) {
       const { exchange, routingKey, options } = entry.sending;
       if (options.messageId !== properties.messageId) continue;

@@ -5,7 +5,10 @@ import { type Supervisor, type SupervisorOptions, superviseConnection } from './
 
 const CONNECT_MS = 10_000;
 
-/** A connection for a command: what breaks it ends the command. @throws BrokerError ONCEBOX_INVALID_BROKER_URL; ONCEBOX_BROKER_AWAY */
+/**
+ * A connection for a command: what breaks it ends the command. @throws BrokerError
+ * ONCEBOX_INVALID_BROKER_URL; ONCEBOX_BROKER_AWAY
+ */
 export async function connectOnce(
   options: SupervisorOptions,
 ): Promise<{ readonly supervisor: Supervisor; readonly connection: ChannelModel }> {

@@ -27,7 +27,10 @@ export const handledBy = (consumer: string, message: ConsumeMessage) => (): Hand
   };
 };
 
-/** The calls that led to an error, without its message: that may quote personal data, the duplicate key of an INSERT for one. */
+/**
+ * The calls that led to an error, without its message: that may quote personal data, the duplicate
+ * key of an INSERT for one.
+ */
 export function whereOf(error: unknown): string[] {
   const stack = fieldOf(error, 'stack');
   const lines = typeof stack === 'string' ? stack.split('\n') : [];

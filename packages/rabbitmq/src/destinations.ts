@@ -1,7 +1,10 @@
 import { COMMANDS_EXCHANGE, EVENTS_EXCHANGE } from '@oncebox/message';
 import type { Sending, Unsettled } from './confirms.ts';
 
-/** An exchange, or an exchange with one routing key, of which it is not known that the broker takes messages for it. */
+/**
+ * An exchange, or an exchange with one routing key, of which it is not known that the broker takes
+ * messages for it.
+ */
 export interface Doubt {
   /** Why the broker refused it last; undefined when it was not tried yet. */
   reason: string | undefined;
@@ -30,12 +33,14 @@ export interface Destinations {
 
 /** Declared with every channel, or there with every broker. */
 const OURS: ReadonlySet<string> = new Set(['', EVENTS_EXCHANGE, COMMANDS_EXCHANGE]);
-/** So many of each are remembered, the latest; a message for another one is tried apart once more. */
+/**
+ * So many of each are remembered, the latest; a message for another one is tried apart once more.
+ */
 const MOST = 10_000;
 /**
- * The broker's text says whether it refuses an exchange or one routing key, by its topic permissions.
- * Another text is taken for a key's: that blames no message for another. The names in a text come
- * later, and may hold anything.
+ * The broker's text says whether it refuses an exchange or one routing key, by its topic
+ * permissions. Another text is taken for a key's: that blames no message for another. The names in
+ * a text come later, and may hold anything.
  */
 const OF_EXCHANGE = /"ACCESS_REFUSED - (cannot publish to internal exchange|(write )?access to exchange) /;
 const OF_TOPIC = /"ACCESS_REFUSED - (write )?access to topic /;

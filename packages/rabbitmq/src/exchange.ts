@@ -32,10 +32,12 @@ export async function ifThere<T>(
 }
 
 /**
- * Makes sure that the exchange of a contract is there before a queue is bound to it. It is declared as ours are. One that exists as a
- * topic exchange with other properties serves as well, and so does one that this user may not declare, whatever it is.
+ * Makes sure that the exchange of a contract is there before a queue is bound to it. It is declared
+ * as ours are. One that exists as a topic exchange with other properties serves as well, and so
+ * does one that this user may not declare, whatever it is.
  *
- * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH for one of another type; ONCEBOX_NO_EXCHANGE for one that is missing and that this
+ * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH for one of another type; ONCEBOX_NO_EXCHANGE for
+ *   one that is missing and that this
  *   user may not declare.
  */
 export async function declareContractExchange(connection: ChannelModel, exchange: string): Promise<void> {
@@ -44,7 +46,8 @@ export async function declareContractExchange(connection: ChannelModel, exchange
   } catch (error) {
     if (isRefusedAs(403, error)) return await assertThere(connection, exchange, error);
     if (!isRefusedAs(406, error)) throw error;
-    // The type is the first property that a broker compares, so its name is in the part of the text that is not cut.
+    // The type is the first property that a broker compares, so its name is in the part of the text
+    // that is not cut.
     if (!error.message.includes("inequivalent arg 'type'")) return;
     throw new BrokerError(
       'ONCEBOX_TOPOLOGY_MISMATCH',

@@ -1,5 +1,6 @@
-// AMQP's field tables (section 4.2.5.5, with the types that RabbitMQ takes: https://www.rabbitmq.com/amqp-0-9-1-errata.html), as bytes. A
-// number in JavaScript does not say as which of ten types it came, so what is copied is cut out of the bytes and never decoded.
+// AMQP's field tables (section 4.2.5.5, with the types that RabbitMQ takes:
+// https://www.rabbitmq.com/amqp-0-9-1-errata.html), as bytes. A number in JavaScript does not say
+// as which of ten types it came, so what is copied is cut out of the bytes and never decoded.
 
 /** A header as it came: its name, and its value with the tag of its type. */
 export interface Field {
@@ -74,8 +75,9 @@ function sized(tag: string, content: Buffer): Buffer {
 }
 
 /**
- * A table's values as amqplib gives them, for those tables too that amqplib cannot read: of type L, or nested so deep that its decoder runs out
- * of stack, at which it closes the connection of every consumer.
+ * A table's values as amqplib gives them, for those tables too that amqplib cannot read: of type L,
+ * or nested so deep that its decoder runs out of stack, at which it closes the connection of every
+ * consumer.
  *
  * @throws RangeError for bytes that are no table.
  */
@@ -98,8 +100,9 @@ const readArray = (array: Buffer, depth: number): unknown[] =>
   [...valuesOf(array)].map((value) => readValue(value, depth));
 
 /**
- * Whether its values lie deeper than `readTable` reads them. Then it takes the broker a time that grows with the square of the depth to read
- * them (RabbitMQ 3.10: 0.8 s at 10,000 levels, 7 s at 20,000).
+ * Whether its values lie deeper than `readTable` reads them. Then it takes the broker a time that
+ * grows with the square of the depth to read them (RabbitMQ 3.10: 0.8 s at 10,000 levels, 7 s at
+ * 20,000).
  */
 export const isDeep = (table: Buffer, depth = 0): boolean =>
   depth > DEEPEST || fieldsOf(table).some(({ value }) => isDeepValue(value, depth));

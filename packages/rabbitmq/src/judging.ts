@@ -5,7 +5,10 @@ import type { Logger } from './logger.ts';
 import { originalRoutingKey } from './notes.ts';
 import { pauseMs } from './persist.ts';
 
-/** So often in a row may a handler meet an outage that `isAvailable` does not see; then it is a failure of its own. */
+/**
+ * So often in a row may a handler meet an outage that `isAvailable` does not see; then it is a
+ * failure of its own.
+ */
 const OUTAGES_OF_ITS_OWN = 5;
 
 export interface JudgingOptions {
@@ -26,7 +29,10 @@ export interface Judging {
   judge(message: ConsumeMessage): Promise<Verdict>;
 }
 
-/** The verdicts of one session, for which the database that is away is waited for once and not by each message. */
+/**
+ * The verdicts of one session, for which the database that is away is waited for once and not by
+ * each message.
+ */
 export function openJudging({ inbox, logger, isAvailable, ending, pause, resume }: JudgingOptions): Judging {
   const { name } = inbox;
   let outage: Promise<boolean> | undefined;
@@ -35,9 +41,9 @@ export function openJudging({ inbox, logger, isAvailable, ending, pause, resume 
     delay(pauseMs(failures + 2), undefined, { signal: ending }).catch(() => undefined); // rejects when aborted
 
   /**
-   * Waits until what the handlers stand on is back, without a message being sent to us meanwhile. Those in hand stay in hand and
-   * are handled again: given back, each would count as delivered once more (on RabbitMQ 3.10), and a long outage would end in
-   * the dead queue.
+   * Waits until what the handlers stand on is back, without a message being sent to us meanwhile.
+   * Those in hand stay in hand and are handled again: given back, each would count as delivered
+   * once more (on RabbitMQ 3.10), and a long outage would end in the dead queue.
    *
    * @returns whether it was away at all.
    */

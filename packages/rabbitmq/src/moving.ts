@@ -15,14 +15,18 @@ export interface MovingOptions {
 }
 
 /**
- * Where a message that failed is now, so that its delivery can be acknowledged (`moved`: a copy is safe in the queue; `kept`: it is a dead letter
- * already). `stuck`: no copy of it can be sent and no store takes it, so the broker alone can move it. `unsent`: an outage.
+ * Where a message that failed is now, so that its delivery can be acknowledged (`moved`: a copy is
+ * safe in the queue; `kept`: it is a dead letter already). `stuck`: no copy of it can be sent and
+ * no store takes it, so the broker alone can move it. `unsent`: an outage.
  */
 export type Moved =
   | { readonly kind: 'moved' | 'kept' | 'stuck' }
   | { readonly kind: 'unsent'; readonly reason: string };
 
-/** Puts a copy of a message that failed into a queue of its consumer's, with a record of the failure. */
+/**
+ * Puts a copy of a message that failed into a queue of its consumer's, with a record of the
+ * failure.
+ */
 export async function moveFailed(
   { inbox, sender, logger }: MovingOptions,
   queue: string,

@@ -15,8 +15,9 @@ export interface NextAttempt {
 }
 
 /**
- * How many attempts have failed with this verdict, and when the next one is due. One that another worker is to have has not failed
- * here, and waits until that one has it; one for which the server could not go on is not counted.
+ * How many attempts have failed with this verdict, and when the next one is due. One that another
+ * worker is to have has not failed here, and waits until that one has it; one for which the server
+ * could not go on is not counted.
  */
 export function nextAttempt(
   message: ConsumeMessage,

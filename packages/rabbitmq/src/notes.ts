@@ -20,16 +20,19 @@ export const NOTE = {
 const NOTES: ReadonlySet<string> = new Set(Object.values(NOTE));
 export const isNote = (header: string): boolean => NOTES.has(header);
 
-// Whoever may publish to a queue can write these too. So each is read as what it may be at most, and is none otherwise: no note of another
-// program may make more of a message than a message can be by itself.
+// Whoever may publish to a queue can write these too. So each is read as what it may be at most,
+// and is none otherwise: no note of another program may make more of a message than a message can
+// be by itself.
 
 /** No ladder of retries has more steps. */
 const MOST_ATTEMPTS = 10_000;
 
 /**
- * How many attempts at this message have failed before this delivery, by our own count; a crash or an outage is none.
+ * How many attempts at this message have failed before this delivery, by our own count; a crash or
+ * an outage is none.
  *
- * @param most that may have been noted. More, or a note that is not for this consumer, is none of ours.
+ * @param most that may have been noted. More, or a note that is not for this consumer, is none of
+ *   ours.
  */
 export function failedAttempts({ properties }: ConsumeMessage, consumer: string, most = MOST_ATTEMPTS): number {
   const { [NOTE.attempts]: value, [NOTE.consumer]: owner }: Record<string, unknown> = properties.headers ?? {};
@@ -37,7 +40,10 @@ export function failedAttempts({ properties }: ConsumeMessage, consumer: string,
   return isOurs && value > 0 && value <= most ? value : 0;
 }
 
-/** The key that the message was first published with. A note that is no key is somebody else's, and no column could hold it. */
+/**
+ * The key that the message was first published with. A note that is no key is somebody else's, and
+ * no column could hold it.
+ */
 export function originalRoutingKey({ properties, fields }: ConsumeMessage): string {
   const value: unknown = properties.headers?.[NOTE.routingKey];
   return fitsShortString(value) ? value : fields.routingKey;

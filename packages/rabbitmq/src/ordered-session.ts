@@ -26,8 +26,9 @@ import { declareOrderedConsumer } from './topology.ts';
 import { unwrapped } from './wrap.ts';
 
 /**
- * Messages in hand, the same for every worker and for ever. A quorum queue puts what comes back behind what has come back before and
- * is not taken yet, so a worker that takes fewer than the one before it, and dies, leaves them in another order (tried on 3.10 and 4.3).
+ * Messages in hand, the same for every worker and for ever. A quorum queue puts what comes back
+ * behind what has come back before and is not taken yet, so a worker that takes fewer than the one
+ * before it, and dies, leaves them in another order (tried on 3.10 and 4.3).
  */
 const PREFETCH = 50;
 
@@ -37,13 +38,15 @@ export interface OrderedSessionOptions extends Omit<SessionOptions, 'prefetch' |
 }
 
 /**
- * One channel's life as a consumer of one queue, which has one active consumer at a time. It never cancels its subscription: the
- * broker would send the next messages to another worker while this one still has some in hand, and those of one key would be
- * handled side by side. It closes the channel instead, which gives all that is in hand back at once. Who comes next gets again what is
+ * One channel's life as a consumer of one queue, which has one active consumer at a time. It never
+ * cancels its subscription: the broker would send the next messages to another worker while this
+ * one still has some in hand, and those of one key would be handled side by side. It closes the
+ * channel instead, which gives all that is in hand back at once. Who comes next gets again what is
  * still in a transaction here, and waits for that at the inbox's row.
  *
- * A crash counts against all that is in hand. So the queue has no delivery limit, and the inbox is told how often a message has
- * been delivered: from the third time on it holds it unhandled, and then tries one at a time.
+ * A crash counts against all that is in hand. So the queue has no delivery limit, and the inbox is
+ * told how often a message has been delivered: from the third time on it holds it unhandled, and
+ * then tries one at a time.
  */
 export async function openOrderedSession(
   connection: ChannelModel,
@@ -99,7 +102,8 @@ export async function openOrderedSession(
     recordVerdict(verdict);
     if (closed.aborted) return;
     if (verdict.kind === 'dead') return giveUp(message, 'failed and cannot be held', verdict.error);
-    // An outage, for this and all that come behind it: they go back, and come again in their order when it is over.
+    // An outage, for this and all that come behind it: they go back, and come again in their order
+    // when it is over.
     if ('error' in verdict) {
       const fields = { consumer: name, ...idsOf(message), error: classOf(verdict.error) };
       logger.warn(
@@ -119,7 +123,10 @@ export async function openOrderedSession(
     ack(message, verdict.kind);
   }
 
-  /** One without an id or a type has no place in any order; one that the store does not take loses its own. */
+  /**
+   * One without an id or a type has no place in any order; one that the store does not take loses
+   * its own.
+   */
   async function giveUp(message: ConsumeMessage, why: string, error: Error): Promise<void> {
     const attempts = failedAttempts(message, name) + 1;
     logger.error(

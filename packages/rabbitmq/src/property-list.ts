@@ -1,8 +1,8 @@
 import type { MessageProperties } from 'amqplib';
 import { type Field, fieldsOf, isDeep, noteOf, readTable, tableOf } from './fields.ts';
 
-// The basic properties of a message as bytes (AMQP 0-9-1, section 4.2.6.1): flags that say which are there, then these in the order of
-// the flags, from the highest bit on.
+// The basic properties of a message as bytes (AMQP 0-9-1, section 4.2.6.1): flags that say which
+// are there, then these in the order of the flags, from the highest bit on.
 
 const NAMES = [
   'contentType',
@@ -72,7 +72,8 @@ export interface Copying {
 }
 
 /**
- * The properties of a copy, byte for byte but for what it leaves out, its notes behind them, and that it is persistent.
+ * The properties of a copy, byte for byte but for what it leaves out, its notes behind them, and
+ * that it is persistent.
  *
  * @throws RangeError for bytes that are no list of properties.
  */
@@ -86,7 +87,10 @@ export function copyList(list: Buffer, copying: Copying, notes: Readonly<Record<
   return listOf(withHeaders(kept, [...headers, ...added]));
 }
 
-/** What tells a message from another one, in an order that is not the broker's: RabbitMQ sorts headers when it adds one. */
+/**
+ * What tells a message from another one, in an order that is not the broker's: RabbitMQ sorts
+ * headers when it adds one.
+ */
 export function comparable(list: Buffer, isCompared: (header: string) => boolean): Buffer {
   const parts = partsOf(list);
   const headers = headersOf(parts).filter(({ name }) => isCompared(name.toString()));

@@ -6,8 +6,9 @@ import { plainList } from './frames.ts';
 import { NOTE } from './notes.ts';
 import { readList } from './property-list.ts';
 
-// A message's properties in the tables: JSON text, for people to read, group and mend. JSON has one type of number and one header of a name;
-// where that is not all that the message had, its bytes stand beside it, and a replay sends those as long as nobody has edited the rest.
+// A message's properties in the tables: JSON text, for people to read, group and mend. JSON has one
+// type of number and one header of a name; where that is not all that the message had, its bytes
+// stand beside it, and a replay sends those as long as nobody has edited the rest.
 
 /** The name of the bytes in the JSON, in base64. */
 const BYTES = 'bytes';
@@ -21,7 +22,8 @@ export function originalPropertiesText(message: ConsumeMessage): string {
 }
 
 /**
- * A dead letter for its consumer's own queue once more. Its attempts begin anew, since the notes of its failures are gone.
+ * A dead letter for its consumer's own queue once more. Its attempts begin anew, since the notes of
+ * its failures are gone.
  *
  * @returns undefined when its properties, which an operator may have edited, can't be read.
  */

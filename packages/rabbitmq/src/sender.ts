@@ -19,21 +19,32 @@ export interface SenderOptions {
   readonly logger: Logger;
   /** Milliseconds that a message may wait for its confirm. Default 10,000. */
   readonly confirmTimeoutMs?: number;
-  /** Most messages without a confirm at once. Default 1,000; more gained nothing in our measurements. */
+  /**
+   * Most messages without a confirm at once. Default 1,000; more gained nothing in our
+   * measurements.
+   */
   readonly window?: number;
 }
 
 /** Sends with confirms on a supervised connection, over as many channels as it takes. */
 export interface Sender {
-  /** Whether a message has a chance now: the channel is open and the broker does not block publishers. */
+  /**
+   * Whether a message has a chance now: the channel is open and the broker does not block
+   * publishers.
+   */
   readonly ready: boolean;
   /** Never rejects. */
   send(sending: Sending): Promise<Outcome>;
-  /** Takes no more and resolves when all that is out has its outcome. The connection is its owner's to close. */
+  /**
+   * Takes no more and resolves when all that is out has its outcome. The connection is its owner's
+   * to close.
+   */
   close(): Promise<void>;
 }
 
-/** @param prepare declares on each new connection what messages are sent to, beside the exchanges. */
+/**
+ * @param prepare declares on each new connection what messages are sent to, beside the exchanges.
+ */
 export function createSender(
   supervisor: Supervisor,
   { logger, confirmTimeoutMs = 10_000, window = 1_000 }: SenderOptions,
@@ -42,7 +53,10 @@ export function createSender(
   const stop = new AbortController();
   let connection: ChannelModel | undefined;
   let channel: ConfirmingChannel | undefined;
-  /** What waits for the next channel while one is opened again because of a message. Nothing else waits for one. */
+  /**
+   * What waits for the next channel while one is opened again because of a message. Nothing else
+   * waits for one.
+   */
   let held: Unsettled[] | undefined;
 
   // A blocked connection stays: it is the one on which the broker will say that the alarm is over.
@@ -65,7 +79,8 @@ export function createSender(
       return await openOn(connection, onCut);
     },
     async openIsolated(onCut) {
-      // A broker that can be reached at all is waited for: a failure after that is none of the broker's.
+      // A broker that can be reached at all is waited for: a failure after that is none of the
+      // broker's.
       await inTime(supervisor.connected(), confirmTimeoutMs);
       const another = await supervisor.another();
       const end = (): void => void another.close().catch(() => undefined); // rejects when it is closed already
@@ -160,7 +175,9 @@ export function createSender(
 
 const unknown = (reason: string): Promise<Outcome> => Promise.resolve({ kind: 'unknown', reason });
 
-/** Rejects when it takes longer, and then calls `onLate`; what comes after all goes to `discard`. */
+/**
+ * Rejects when it takes longer, and then calls `onLate`; what comes after all goes to `discard`.
+ */
 async function inTime<T>(
   work: Promise<T>,
   milliseconds: number,

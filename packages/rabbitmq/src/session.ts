@@ -30,20 +30,28 @@ export interface SessionOptions {
   readonly handleFirst: (handleOne: () => Promise<boolean>) => Promise<void>;
 }
 
-/** One channel's life as a consumer. All that it holds ends with the channel: a delivery tag means nothing on the next one. */
+/**
+ * One channel's life as a consumer. All that it holds ends with the channel: a delivery tag means
+ * nothing on the next one.
+ */
 export interface Session {
   /** Whether the broker sends it messages now. */
   readonly consuming: boolean;
-  /** Takes no more messages, settles those in hand, closes the channel. What could not be settled goes back to the queue. */
+  /**
+   * Takes no more messages, settles those in hand, closes the channel. What could not be settled
+   * goes back to the queue.
+   */
   finish(): Promise<void>;
   /** Resolves when the channel is closed, with the error if one closed it. */
   readonly ended: Promise<Error | undefined>;
 }
 
 /**
- * How long a channel stays open after the last message was settled. A quorum queue takes acknowledgements in batches (of 32, when
- * many come at once), and the broker forgets those it still holds when the channel closes: of 100 given in one go up to 67 were lost
- * on RabbitMQ 3.10 and 4.3, none after 20 ms. AMQP confirms no acknowledgement, so there is nothing to wait for but time.
+ * How long a channel stays open after the last message was settled. A quorum queue takes
+ * acknowledgements in batches (of 32, when many come at once), and the broker forgets those it
+ * still holds when the channel closes: of 100 given in one go up to 67 were lost on RabbitMQ 3.10
+ * and 4.3, none after 20 ms. AMQP confirms no acknowledgement, so there is nothing to wait for but
+ * time.
  */
 export const FLUSH_MS = 300;
 
@@ -132,7 +140,8 @@ export async function openSession(connection: ChannelModel, sender: Sender, opti
   async function settle(message: ConsumeMessage): Promise<void> {
     const verdict = await judging.judge(message);
     recordVerdict(verdict);
-    // With its channel gone, the broker has taken the message back and sends it again; the inbox knows what is done.
+    // With its channel gone, the broker has taken the message back and sends it again; the inbox
+    // knows what is done.
     if (closed.aborted) return;
     settledAt = performance.now();
     if (!(await settleVerdict(message, verdict))) void finish();

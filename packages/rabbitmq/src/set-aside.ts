@@ -11,7 +11,10 @@ import { FLUSH_MS } from './session.ts';
 import { type Supervisor, superviseConnection } from './supervisor.ts';
 import { sendCopy, unwrapped } from './wrap.ts';
 
-/** The copy of a dead letter that its consumer's store does not take. Its notes are the letter's, so that nothing of that is lost on the way back. */
+/**
+ * The copy of a dead letter that its consumer's store does not take. Its notes are the letter's, so
+ * that nothing of that is lost on the way back.
+ */
 export function setAsideCopy(message: ConsumeMessage, letter: DeadLetter, consumer: string): Sending {
   const { reason, errorClass, attempts, firstFailedAt, lastFailedAt, routingKey, copyHash, stubHash } = letter;
   return copyOf(setAsideQueue(consumer), message, {
@@ -39,11 +42,12 @@ const CONNECT_MS = 10_000;
 const CONFIRM_MS = 10_000;
 
 /**
- * Moves what is set aside for a consumer to its dead queue, where its worker tries once more to keep it. Each is gone from the one queue when
- * the other has confirmed it.
+ * Moves what is set aside for a consumer to its dead queue, where its worker tries once more to
+ * keep it. Each is gone from the one queue when the other has confirmed it.
  *
  * @returns how many.
- * @throws BrokerError ONCEBOX_INVALID_BROKER_URL; ONCEBOX_BROKER_AWAY; ONCEBOX_NOT_REPLAYED when the consumer has no such queue, or its dead
+ * @throws BrokerError ONCEBOX_INVALID_BROKER_URL; ONCEBOX_BROKER_AWAY; ONCEBOX_NOT_REPLAYED when
+ *   the consumer has no such queue, or its dead
  *   queue takes nothing.
  */
 export async function bringBack({ urls, consumer, logger }: BringBackOptions): Promise<number> {
@@ -70,7 +74,10 @@ export async function bringBack({ urls, consumer, logger }: BringBackOptions): P
   });
 }
 
-/** How many messages are set aside, by consumer; one without such a queue has none. @throws BrokerError as bringBack */
+/**
+ * How many messages are set aside, by consumer; one without such a queue has none. @throws
+ * BrokerError as bringBack
+ */
 export async function countSetAside({
   urls,
   consumers,

@@ -21,7 +21,10 @@ export interface SettlingOptions {
   readonly closed: AbortSignal;
 }
 
-/** @returns what settles a delivery by its verdict; that resolves with false when it could not be, and goes back to its queue with the session. */
+/**
+ * @returns what settles a delivery by its verdict; that resolves with false when it could not be,
+ * and goes back to its queue with the session.
+ */
 export function verdictSettler(
   options: SettlingOptions,
 ): (message: ConsumeMessage, verdict: Verdict) => Promise<boolean> {
@@ -41,7 +44,8 @@ export function verdictSettler(
     const fields = { consumer: name, ...idsOf(message), attempts, error: classOf(error), at: whereOf(error) };
     if (retryInMs === undefined) logger.error(fields, `handling failed for good; the message goes to ${queue}`);
     else logger.warn({ ...fields, retryInMs }, 'handling failed; it will be tried again');
-    // The copy first: between a lost message and one that is there twice, the inbox can repair only the second.
+    // The copy first: between a lost message and one that is there twice, the inbox can repair only
+    // the second.
     const moved = await moveFailed(options, queue, message, { consumer: name, attempts, error });
     if (closed.aborted) return true;
     if (moved.kind === 'unsent') {

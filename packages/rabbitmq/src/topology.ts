@@ -17,8 +17,9 @@ import { BrokerError } from './errors.ts';
 import { declareContractExchange, isRefusedAs, onChannelOfItsOwn } from './exchange.ts';
 
 /**
- * The exchanges that a consumer binds to: ours, and those that its contracts name. The relay declares none of the latter, as it knows
- * no contract: what is required waits until a queue is bound.
+ * The exchanges that a consumer binds to: ours, and those that its contracts name. The relay
+ * declares none of the latter, as it knows no contract: what is required waits until a queue is
+ * bound.
  *
  * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH, ONCEBOX_NO_EXCHANGE
  */
@@ -31,7 +32,10 @@ async function declareBound(connection: ChannelModel, channel: Channel, bindings
   }
 }
 
-/** Declares the exchanges of events and of commands. Publisher and consumers both do, so that either may start first. */
+/**
+ * Declares the exchanges of events and of commands. Publisher and consumers both do, so that either
+ * may start first.
+ */
 export async function declareExchanges(channel: Channel): Promise<void> {
   for (const exchange of [EVENTS_EXCHANGE, COMMANDS_EXCHANGE]) {
     await explained(`exchange ${exchange}`, channel.assertExchange(exchange, 'topic', { durable: true }));
@@ -43,12 +47,16 @@ export interface ConsumerTopology {
   readonly name: string;
   readonly bindings: readonly Binding[];
   readonly retryDelaysMs: readonly number[];
-  /** How often the broker delivers a message that is never settled (crashes) before it goes to the dead queue. */
+  /**
+   * How often the broker delivers a message that is never settled (crashes) before it goes to the
+   * dead queue.
+   */
   readonly deliveryLimit: number;
 }
 
 /**
- * Declares a consumer's queues, then binds: a message that is routed from the first moment on must find all it may need.
+ * Declares a consumer's queues, then binds: a message that is routed from the first moment on must
+ * find all it may need.
  *
  * @param connection for channels of their own, where the broker may refuse and the consumer go on.
  * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH, ONCEBOX_NO_EXCHANGE
@@ -73,10 +81,12 @@ export async function declareConsumer(
 }
 
 /**
- * Declares what an ordered consumer has instead of the one queue: several, each for its share of the partitions and with one active
- * consumer at a time. A headers exchange of its name divides the messages by their partition; those without one, which no relay of
- * ours sends, go to the first queue by the alternate exchange, or they would be lost: the relay takes a message for routed that
- * reaches any exchange. There are no retry queues, as a message that went by one would be overtaken.
+ * Declares what an ordered consumer has instead of the one queue: several, each for its share of
+ * the partitions and with one active consumer at a time. A headers exchange of its name divides the
+ * messages by their partition; those without one, which no relay of ours sends, go to the first
+ * queue by the alternate exchange, or they would be lost: the relay takes a message for routed that
+ * reaches any exchange. There are no retry queues, as a message that went by one would be
+ * overtaken.
  *
  * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH, ONCEBOX_NO_EXCHANGE
  */
@@ -110,8 +120,8 @@ export async function declareOrderedConsumer(
 }
 
 /**
- * A queue without a delivery limit. RabbitMQ 4 has -1 for it and 20 for none given; 3.10 takes -1 for less than any count, and
- * drops a message the first time that it comes back.
+ * A queue without a delivery limit. RabbitMQ 4 has -1 for it and 20 for none given; 3.10 takes -1
+ * for less than any count, and drops a message the first time that it comes back.
  */
 const NO_LIMIT = 2 ** 31 - 1;
 
@@ -126,7 +136,8 @@ export const declareDeadQueue = (channel: Channel, consumer: string): Promise<vo
 /**
  * The queue for what does not get from the dead queue into the store; without a limit as that one.
  *
- * @returns false when this user may not declare it, as where its rights name the queues of an earlier release.
+ * @returns false when this user may not declare it, as where its rights name the queues of an
+ *   earlier release.
  * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH
  */
 export async function declareSetAsideQueue(connection: ChannelModel, consumer: string): Promise<boolean> {
@@ -145,14 +156,18 @@ export async function declareSetAsideQueue(connection: ChannelModel, consumer: s
 const MAX_PRIORITY = 5;
 
 /**
- * A classic queue, as quorum queues refuse priorities, and nothing in it lives longer than somebody waits for the answer.
+ * A classic queue, as quorum queues refuse priorities, and nothing in it lives longer than somebody
+ * waits for the answer.
  *
  * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH
  */
 export const declareRequestQueue = (channel: Channel, queue: string): Promise<void> =>
   declareQueue(channel, queue, { 'x-queue-type': 'classic', 'x-max-priority': MAX_PRIORITY });
 
-/** How much history the log keeps; whichever limit is reached first. The broker forgets whole segments, when it begins another. */
+/**
+ * How much history the log keeps; whichever limit is reached first. The broker forgets whole
+ * segments, when it begins another.
+ */
 export interface LogRetention {
   readonly maxAgeHours: number;
   readonly maxBytes: number;
@@ -160,8 +175,8 @@ export interface LogRetention {
 }
 
 /**
- * A stream: it keeps what its readers have read. Bound to nothing, or every message of the exchange would count as routed, and one that
- * no consumer is bound for would no longer wait.
+ * A stream: it keeps what its readers have read. Bound to nothing, or every message of the exchange
+ * would count as routed, and one that no consumer is bound for would no longer wait.
  *
  * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH
  */
@@ -191,7 +206,9 @@ const declareQueue = (
     channel.assertQueue(queue, { durable: true, arguments: { 'x-queue-type': 'quorum', ...settings } }),
   );
 
-/** @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH for a declaration that the broker refuses with 406. */
+/**
+ * @throws BrokerError ONCEBOX_TOPOLOGY_MISMATCH for a declaration that the broker refuses with 406.
+ */
 async function explained(what: string, declaration: Promise<unknown>): Promise<void> {
   try {
     await declaration;

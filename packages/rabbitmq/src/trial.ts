@@ -12,13 +12,18 @@ export interface TrialOptions {
   readonly onLost: (messages: readonly Unsettled[], cut: Pick<Cut, 'failure' | 'closed'>) => void;
   /** A message has its outcome from the broker, and the channel has survived it. */
   readonly onPassed: (message: Unsettled) => void;
-  /** A message has made the broker close its channel when no other was to blame. @returns its outcome. */
+  /**
+   * A message has made the broker close its channel when no other was to blame. @returns its
+   * outcome.
+   */
   readonly onCulprit: (message: Unsettled, failure: NonNullable<Cut['failure']>, closed: Cut['closed']) => Outcome;
   /** The outcome of a message, if what was found since `time` decides it. */
   readonly decided: (message: Unsettled, time: number) => Outcome | undefined;
 }
 
-/** Finds the outcome of messages of which one or several make the broker close the channel of all. */
+/**
+ * Finds the outcome of messages of which one or several make the broker close the channel of all.
+ */
 export interface Trial {
   /** Attempts that wait for their turn. */
   readonly waiting: number;
@@ -33,8 +38,9 @@ export interface Trial {
 const PARTS = 16;
 
 /**
- * Sends all messages on a channel of their own. If the channel survives, each has its outcome. If the broker closes it, those that
- * are left are divided, and each part is tried on a channel of its own. One that closes its channel when it is alone is at fault.
+ * Sends all messages on a channel of their own. If the channel survives, each has its outcome. If
+ * the broker closes it, those that are left are divided, and each part is tried on a channel of its
+ * own. One that closes its channel when it is alone is at fault.
  *
  * The broker's text is not asked: it is cut at 255 bytes, and the names in it are not quoted.
  */

@@ -12,8 +12,9 @@ const SIZE_BYTES = 4;
 const BROKER_HEADERS = ['x-death', 'x-delivery-count'] as const;
 
 /**
- * Sends a copy, wrapped if its headers leave no room for our notes: a frame has an end, and the sender's headers may go up to it. And if the broker
- * would take so long to read them that the copies of all others wait for it on this channel.
+ * Sends a copy, wrapped if its headers leave no room for our notes: a frame has an end, and the
+ * sender's headers may go up to it. And if the broker would take so long to read them that the
+ * copies of all others wait for it on this channel.
  */
 export async function sendCopy(sender: Pick<Sender, 'send'>, copy: Sending): Promise<Outcome> {
   const isDeep = copy.list !== undefined && isDeepList(copy.list);
@@ -23,7 +24,9 @@ export async function sendCopy(sender: Pick<Sender, 'send'>, copy: Sending): Pro
   return wrapped === undefined ? (outcome ?? (await sender.send(copy))) : await sender.send(wrapped);
 }
 
-/** A message whose properties go in front of its body, in whose headers our notes alone are left. */
+/**
+ * A message whose properties go in front of its body, in whose headers our notes alone are left.
+ */
 function wrap(copy: Sending): Sending | undefined {
   const plain = plainList(copy.options);
   const list = copy.list ?? (plain === undefined ? undefined : Buffer.from(plain, 'latin1'));
