@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import {
   admin,
   age,
+  channel,
   codesOf,
   contract,
   letters,
@@ -22,6 +23,17 @@ import {
 } from '../support/shared-names.ts';
 
 /** What a type or a consumer that was removed leaves at the broker, and how it is found and mended. */
+
+/** Whether any queue gets what is published with the key. */
+async function isRouted(key: string): Promise<boolean> {
+  const probe = await vhost.channel();
+  const returned = Promise.withResolvers<boolean>();
+  probe.on('return', () => returned.resolve(false));
+  probe.publish('oncebox.events', key, Buffer.from('{}'), { mandatory: true });
+  // A return comes before the answer to what is asked behind it.
+  await probe.checkExchange('oncebox.events').then(() => returned.resolve(true));
+  return await returned.promise;
+}
 
 test.each([{ ordered: false }, { ordered: true }])(
   'I3: a type that is handled no more stays bound until the command that log and status name is run (ordered: $ordered)',
@@ -52,21 +64,30 @@ test.each([{ ordered: false }, { ordered: true }])(
     await expect.poll(() => letters(poolOf(ours), name), PATIENCE).toHaveLength(1);
     expect((await letters(poolOf(ours), name))[0]).toMatch(/ONCEBOX_TYPE_REMOVED: .*oncebox consumers unbind/);
 
-    const boundFor = async (key: string): Promise<boolean> => {
-      const probe = await vhost.channel();
-      const returned = Promise.withResolvers<boolean>();
-      probe.on('return', () => returned.resolve(false));
-      probe.publish('oncebox.events', key, Buffer.from('{}'), { mandatory: true });
-      // A return comes before the answer to what is asked behind it.
-      await probe.checkExchange('oncebox.events').then(() => returned.resolve(true));
-      return await returned.promise;
-    };
     const [, ...command] = problem?.command.split(' ') ?? [];
     expect(await oncebox(ours, 'consumers', 'unbind', name, 'Moved')).toMatchObject({ code: 1 });
     expect(await oncebox(ours, ...command)).toMatchObject({ code: 0 });
-    expect(await boundFor(Lost.routingKey)).toBe(false);
-    expect(await boundFor(Kept.routingKey)).toBe(true);
+    expect(await isRouted(Lost.routingKey)).toBe(false);
+    expect(await isRouted(Kept.routingKey)).toBe(true);
     expect(await codesOf(name)).toEqual([]);
+  },
+);
+
+test.each([{ ordered: false }, { ordered: true }])(
+  'I3: a binding that nobody has written down is removed by its exchange and key, and none that a worker has (ordered: $ordered)',
+  async ({ ordered }) => {
+    const name = newName();
+    const [Before, Kept] = [contract(`Before${ordered}`), contract(`Still${ordered}`)];
+    await working(name, [Kept], { ordered });
+    const bind = ordered ? channel.bindExchange : channel.bindQueue;
+    await bind.call(channel, name, Before.exchange, Before.routingKey);
+    const unbind = ({ exchange, routingKey }: typeof Kept) =>
+      oncebox(ours, 'consumers', 'unbind', name, '--exchange', exchange, '--routing-key', routingKey);
+    expect(await isRouted(Before.routingKey)).toBe(true);
+    expect(await unbind(Kept)).toMatchObject({ code: 1 });
+    expect(await unbind(Before)).toMatchObject({ code: 0 });
+    expect(await isRouted(Before.routingKey)).toBe(false);
+    expect(await isRouted(Kept.routingKey)).toBe(true);
   },
 );
 
@@ -139,3 +160,19 @@ test('I4: what a service that was refused has left is no reason to delete the qu
   publish(Moved, 1);
   await expect.poll(() => first.seen, PATIENCE).toEqual(['Moved 1']);
 });
+
+test.each([{ ordered: false }, { ordered: true }])(
+  'I4: queues that somebody consumes are never deleted, though no worker is written down (ordered: $ordered)',
+  async ({ ordered }) => {
+    const name = newName();
+    await (await working(name, [Moved], { ordered })).stop();
+    // As a worker of a release before 0013_names, which writes no row.
+    const queue = ordered ? `${name}.1` : name;
+    await channel.consume(queue, () => undefined);
+    for (const force of [[], ['--force']]) {
+      const { code, stderr } = await oncebox(ours, 'consumers', 'remove', name, ...force);
+      expect({ code, stderr }).toMatchObject({ code: 1, stderr: expect.stringContaining(queue) });
+    }
+    expect(await channel.checkQueue(queue)).toMatchObject({ consumerCount: 1 });
+  },
+);

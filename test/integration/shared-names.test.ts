@@ -98,6 +98,29 @@ test('I1: a service whose name was taken while it consumed stops to consume, and
   await expect.poll(() => first.consumer.consuming, PATIENCE).toBe(false);
 });
 
+test('I1: a service whose name was taken leaves the dead letters to the other one, and does not take the name back at once', async () => {
+  const name = newName();
+  const first = await working(name, [Moved]);
+  expect(await oncebox(theirs, 'consumers', 'take', name, '--force')).toMatchObject({ code: 0 });
+  await expect.poll(() => first.said.map(({ code }) => code), PATIENCE).toContain('ONCEBOX_CONSUMER_NAME_TAKEN');
+  const consumersOf = async (queue: string) => (await channel.checkQueue(queue)).consumerCount;
+  await expect.poll(() => consumersOf(`${name}.dead`), PATIENCE).toBe(0);
+  for (let n = 0; n < 20; n++) channel.sendToQueue(`${name}.dead`, Buffer.from('{}'), { persistent: true });
+  await working(name, [Moved], { schemas: theirs });
+  await expect.poll(() => letters(poolOf(theirs), name), PATIENCE).toHaveLength(20);
+  expect(await letters(poolOf(ours), name)).toEqual([]);
+});
+
+test('I1: a service that gets its name back drains its dead queue again', async () => {
+  const name = newName();
+  const first = await working(name, [Moved]);
+  expect(await oncebox(theirs, 'consumers', 'take', name, '--force')).toMatchObject({ code: 0 });
+  await expect.poll(() => first.said.map(({ code }) => code), PATIENCE).toContain('ONCEBOX_CONSUMER_NAME_TAKEN');
+  expect(await oncebox(ours, 'consumers', 'take', name)).toMatchObject({ code: 0 });
+  channel.sendToQueue(`${name}.dead`, Buffer.from('{}'), { persistent: true });
+  await expect.poll(() => letters(poolOf(ours), name), PATIENCE).toHaveLength(1);
+});
+
 test('I1: a user who may not mark names consumes, and the log says what is not noticed', async () => {
   const name = newName();
   const url = await vhost.userWith({

@@ -1,4 +1,5 @@
 import { forgetBinding, forgetConsumer, type KnownConsumer, readConsumer, readWorkers } from '@oncebox/inbox';
+import type { Binding } from '@oncebox/message';
 import { type NamedConsumer, type Names, openNames } from '@oncebox/rabbitmq';
 import { amqpUrls, loadConfig } from '@oncebox/service';
 import { z } from 'zod';
@@ -9,14 +10,16 @@ import { table } from './table.ts';
 
 const HELP = `Usage: oncebox consumers list [--json]
        oncebox consumers unbind CONSUMER TYPE
+       oncebox consumers unbind CONSUMER --exchange EXCHANGE --routing-key KEY
        oncebox consumers remove CONSUMER [--force]
        oncebox consumers take CONSUMER [--force]
 
 list    the workers of each consumer, and what they handle
 unbind  removes from the consumer's queue the bindings of a type that no worker of it handles any more. Do it when neither an old release
-        nor a rollback is to handle the type: its messages come no longer
+        nor a rollback is to handle the type: its messages come no longer. By exchange and key it removes what nobody has written down, as
+        a release before 0013_names has left it; upgrade all workers first
 remove  deletes the queues of a consumer that has no worker any more, and what is registered of it. What is in them is lost, so it refuses
-        while there is anything, unless --force is given. Dead letters, and the memory of what it has handled, stay in the schema
+        while there is anything, unless --force is given, and always while somebody consumes. Dead letters, and the memory of what it has handled, stay in the schema
 take    gives the consumer's name at the broker to the service of this schema, from the service that has it. Stop that one first: while
         somebody consumes the queue it refuses, unless --force is given
 
@@ -29,7 +32,12 @@ Exit codes: 0 done, 1 failed or refused, 2 called wrongly.`;
 
 export const consumersCommand: Command = { summary: "consumers' workers, names and bindings", help: HELP, run };
 
-const OPTIONS = { ...SOURCE_OPTIONS, force: { type: 'boolean', default: false } } as const;
+const OPTIONS = {
+  ...SOURCE_OPTIONS,
+  force: { type: 'boolean', default: false },
+  exchange: { type: 'string' },
+  'routing-key': { type: 'string' },
+} as const;
 
 async function run(args: readonly string[]): Promise<number> {
   const { values, positionals } = readArguments(args, OPTIONS);
@@ -39,6 +47,10 @@ async function run(args: readonly string[]): Promise<number> {
   if (consumer === undefined) throw new UsageError('say what to do, and for which consumer');
   if (action === 'unbind' && type !== undefined) {
     return await change(values, consumer, (known) => unbind(known, type));
+  }
+  const { exchange, 'routing-key': routingKey } = values;
+  if (action === 'unbind' && exchange !== undefined && routingKey !== undefined) {
+    return await change(values, consumer, (known) => unbindUnknown(known, { exchange, routingKey }));
   }
   if (type !== undefined) throw new UsageError(`unexpected argument "${type}"`);
   if (action === 'remove') return await change(values, consumer, remove);
@@ -118,7 +130,7 @@ const isOthers = async ({ consumer, names }: Known): Promise<boolean> =>
   (await names.claim(consumer.name, consumer.owner)) === 'refused';
 
 async function unbind(known: Known, type: string): Promise<number> {
-  const { consumer, source, names } = known;
+  const { consumer, source } = known;
   const { name, bindings, live } = consumer;
   const ofType = bindings.filter((binding) => binding.type === type);
   const unwanted = ofType.filter(({ wanted }) => !wanted);
@@ -133,7 +145,7 @@ async function unbind(known: Known, type: string): Promise<number> {
     const isShared = bindings.some(
       (each) => each.wanted && each.exchange === exchange && each.routingKey === routingKey,
     );
-    if (!isShared) await names.unbind(consumer, binding);
+    if (!isShared && !(await unbindUnwanted(known, binding))) continue;
     await forgetBinding(source.pool, name, binding);
     console.log(
       isShared
@@ -143,6 +155,54 @@ async function unbind(known: Known, type: string): Promise<number> {
   }
   return 0;
 }
+
+/** @returns false when a worker has begun to want the binding meanwhile: it is bound again, and its row stays. */
+async function unbindUnwanted(known: Known, binding: Binding): Promise<boolean> {
+  const { consumer, names } = known;
+  await names.unbind(consumer, binding);
+  // A worker that starts writes its row first and binds then. One whose row comes after this read binds after the unbind.
+  if (!(await isWanted(known, binding))) return true;
+  await names.bind(consumer, binding);
+  console.log(
+    `${consumer.name} stays bound to ${binding.exchange} with ${binding.routingKey}: a worker that has it has started`,
+  );
+  return false;
+}
+
+/** Whether a live worker has the binding; without any, whether the last one had it. */
+async function isWanted({ consumer, source }: Known, { exchange, routingKey }: Binding): Promise<boolean> {
+  const workers = (await readWorkers(source.pool, consumer.name)).filter(({ isRefused }) => !isRefused);
+  const live = workers.filter(({ isLive }) => isLive);
+  return (live.length > 0 ? live : workers).some(({ definition }) =>
+    definition.bindings.some((each) => each.exchange === exchange && each.routingKey === routingKey),
+  );
+}
+
+/** What is bound from before bindings were written down, or by hand. */
+async function unbindUnknown(known: Known, binding: Binding): Promise<number> {
+  const { consumer, source } = known;
+  const { name, bindings, live } = consumer;
+  const what = `${binding.exchange} with ${binding.routingKey}`;
+  if (await isWanted(known, binding)) {
+    return refuse(`nothing is unbound, because ${name} handles what comes by ${what} and would bind it again`);
+  }
+  if (await isOthers(known)) return refuse(`the name ${name} belongs to another service: its bindings are left alone`);
+  if (live.length === 0 && (await consumedOf(known)).length > 0) {
+    return refuse(
+      `nothing is unbound, because a worker consumes that has not written down what it handles: upgrade it first`,
+    );
+  }
+  if (!(await unbindUnwanted(known, binding))) return 1;
+  const written = bindings.filter(
+    ({ exchange, routingKey }) => exchange === binding.exchange && routingKey === binding.routingKey,
+  );
+  for (const each of written) await forgetBinding(source.pool, name, each);
+  console.log(`${name} is not bound to ${what}`);
+  return 0;
+}
+
+const consumedOf = async ({ consumer, names }: Known): Promise<string[]> =>
+  (await names.depths(consumer)).filter(({ consumers }) => consumers > 0).map(({ queue }) => queue);
 
 async function remove(known: Known): Promise<number> {
   const { consumer, source, names, force } = known;
@@ -154,6 +214,12 @@ async function remove(known: Known): Promise<number> {
     return 0;
   }
   const depths = await names.depths(consumer);
+  const consumed = depths.filter(({ consumers }) => consumers > 0).map(({ queue }) => queue);
+  if (consumed.length > 0) {
+    return refuse(
+      `nothing is removed, because somebody consumes ${consumed.join(', ')}, perhaps a worker of an earlier release: stop it first`,
+    );
+  }
   const filled = depths.filter(({ messages }) => messages > 0).map(({ queue, messages }) => `${messages} in ${queue}`);
   if (filled.length > 0 && !force) {
     return refuse(
@@ -167,13 +233,14 @@ async function remove(known: Known): Promise<number> {
   return 0;
 }
 
-async function take({ consumer, names, source, force }: Known): Promise<number> {
+async function take(known: Known): Promise<number> {
+  const { consumer, names, source, force } = known;
   const { name, owner } = consumer;
   if ((await names.claim(name, owner)) === 'held') {
     console.log(`${name} belongs to the service of ${source.schema}`);
     return 0;
   }
-  const busy = (await names.depths(consumer)).filter(({ consumers }) => consumers > 0).map(({ queue }) => queue);
+  const busy = await consumedOf(known);
   if (busy.length > 0 && !force) {
     return refuse(`${name} is not taken, because somebody consumes ${busy.join(', ')}: stop the other service first`);
   }

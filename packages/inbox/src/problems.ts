@@ -109,7 +109,7 @@ function gone(consumer: string, workers: readonly Worker[]): ConsumerProblem | u
   return {
     consumer,
     code: 'ONCEBOX_CONSUMER_GONE',
-    what: `${consumer} has had no worker since ${since}, and its messages wait. Start its worker; or, if the consumer was removed for good, remove what it has left`,
+    what: `${consumer} has had no worker of this release or a later one since ${since}, and its messages wait. Start its worker; or, if the consumer was removed for good, remove what it has left`,
     command: `oncebox consumers remove ${consumer}`,
   };
 }

@@ -1,6 +1,7 @@
 import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type Inbox, orderedQueues } from '@oncebox/message';
+import type { ChannelModel } from 'amqplib';
 import type { Broker } from './broker.ts';
 import { drainDeadQueue } from './drain.ts';
 import { BrokerError, reasonOf } from './errors.ts';
@@ -85,6 +86,13 @@ export function startConsumer({
     }
   };
 
+  /** A connection on which the name is claimed. Under a name that is another service's, its messages would come here. */
+  const claimed = async (): Promise<ChannelModel> => {
+    const connection = await broker.consuming.connected();
+    await holding?.claim(connection);
+    return connection;
+  };
+
   /** One session on one queue, from its beginning to its end. */
   const live = async (queue: string): Promise<void> => {
     if (!(await isAvailable())) return; // to be asked again after a pause
@@ -93,10 +101,8 @@ export function startConsumer({
     if (inbox.ordered !== undefined) await Promise.race([broker.serialStart.over(), stopped]);
     // Without the means to move a message aside, each failure would be a delivery in vain.
     while (!broker.sender.ready && !stop.signal.aborted) await delay(50);
-    const connection = await Promise.race([broker.consuming.connected(), stopped.then(() => undefined)]);
+    const connection = await Promise.race([claimed(), stopped.then(() => undefined)]);
     if (connection === undefined) return;
-    // Before anything is declared: under a name that is another service's, its messages would come here.
-    await holding?.claim(connection);
     const session =
       inbox.ordered === undefined
         ? await openSession(connection, broker.sender, {
@@ -132,15 +138,18 @@ export function startConsumer({
     parts.push(handleHeldMessages({ name, handleHeld, participant, logger, isReady: isConsuming, stop: stop.signal }));
   }
   if (deadLetters !== undefined) {
-    const shared = { name, deadLetters, logger, stop: stop.signal };
     // While nothing is consumed there is an outage, which whoever waits for its end logs.
     const isReady = () => isConsuming() && broker.sender.ready;
-    parts.push(
-      Promise.race([holding?.held, stopped]).then(() =>
-        drainDeadQueue({ ...shared, deliveryLimit, consuming: broker.consuming, sender: broker.sender }),
-      ),
-      replayDeadLetters({ ...shared, sender: broker.sender, isReady, everyMs: replayPollMs }),
-    );
+    const { sender } = broker;
+    const consuming = { ...broker.consuming, connected: claimed };
+    const keepAndReplay = async (ending: AbortSignal): Promise<void> => {
+      const shared = { name, deadLetters, logger, sender, stop: ending };
+      await Promise.all([
+        drainDeadQueue({ ...shared, deliveryLimit, consuming }),
+        replayDeadLetters({ ...shared, isReady, everyMs: replayPollMs }),
+      ]);
+    };
+    parts.push(holding === undefined ? keepAndReplay(stop.signal) : holding.whileHeld(keepAndReplay));
   }
 
   return {

@@ -7,7 +7,7 @@ import {
   setAsideQueue,
 } from '@oncebox/message';
 import { connectOnce } from './connect-once.ts';
-import { ifThere } from './exchange.ts';
+import { ifThere, onChannelOfItsOwn } from './exchange.ts';
 import type { Logger } from './logger.ts';
 import { type Claim, claimName, takeName } from './owner.ts';
 
@@ -35,6 +35,7 @@ export interface Names {
   depths(consumer: NamedConsumer): Promise<readonly QueueDepth[]>;
   /** What is not bound, or not there, is done. */
   unbind(consumer: NamedConsumer, binding: Binding): Promise<void>;
+  bind(consumer: NamedConsumer, binding: Binding): Promise<void>;
   /** Deletes its queues, with what is in them, and its exchanges. */
   remove(consumer: NamedConsumer): Promise<void>;
   close(): Promise<void>;
@@ -63,6 +64,13 @@ export async function openNames(options: {
         ordered
           ? channel.unbindExchange(orderedExchanges(name).divided, exchange, routingKey)
           : channel.unbindQueue(name, exchange, routingKey),
+      );
+    },
+    async bind({ name, ordered }, { exchange, routingKey }) {
+      await onChannelOfItsOwn<unknown>(connection, (channel) =>
+        ordered
+          ? channel.bindExchange(orderedExchanges(name).divided, exchange, routingKey)
+          : channel.bindQueue(name, exchange, routingKey),
       );
     },
     async remove(consumer) {

@@ -29,21 +29,31 @@ export async function claimName(connection: ChannelModel, consumer: string, owne
   }
 }
 
+/** Longest pause between two looks at a name's queues: who consumed in a longer one would not be noticed. */
+const LONGEST_GAP_MS = 30_000;
+
 /**
- * Takes a name whose owner is gone: nobody consumes its queues. An owner is gone for good when its schema was made anew, or restored
- * from a backup without its identity, and a mark that outlives it must not stop its successor.
+ * Watches whether anybody consumes the queues of a name that is another owner's. An owner is gone for good when its schema was made
+ * anew, or restored from a backup without its identity, and a mark that outlives it must not stop its successor.
+ *
+ * @returns a function that looks, and says for how many milliseconds nobody was seen to consume, on one connection and without a gap. A
+ *   broker that was away has no consumers when it is back, so what was seen before does not count.
  */
-export async function takeUnused(
-  connection: ChannelModel,
-  consumer: string,
-  owner: string,
-  queues: readonly string[],
-): Promise<Claim | 'used'> {
-  for (const queue of queues) {
-    const found = await ifThere(connection, (channel) => channel.checkQueue(queue));
-    if (found !== undefined && found.consumerCount > 0) return 'used';
-  }
-  return await takeName(connection, consumer, owner);
+export function watchUse(queues: readonly string[]): (connection: ChannelModel) => Promise<number | undefined> {
+  let unused: { readonly connection: ChannelModel; readonly since: number; readonly seenAt: number } | undefined;
+  return async (connection) => {
+    const before = unused;
+    unused = undefined; // also when this look fails
+    for (const queue of queues) {
+      const found = await ifThere(connection, (channel) => channel.checkQueue(queue));
+      if (found !== undefined && found.consumerCount > 0) return undefined;
+    }
+    const now = performance.now();
+    const goesOn = before?.connection === connection && now - before.seenAt <= LONGEST_GAP_MS;
+    const since = goesOn ? before.since : now;
+    unused = { connection, since, seenAt: now };
+    return now - since;
+  };
 }
 
 /** Takes a name from its owner, whoever that is. */

@@ -1,9 +1,10 @@
+import { once } from 'node:events';
 import { setTimeout as delay } from 'node:timers/promises';
 import { classOf, ownerExchange, type Presence, type Problem } from '@oncebox/message';
 import type { ChannelModel } from 'amqplib';
 import { BrokerError } from './errors.ts';
 import type { Logger } from './logger.ts';
-import { claimName, takeUnused } from './owner.ts';
+import { claimName, takeName, watchUse } from './owner.ts';
 
 /** Between two announcements, on average; a quarter of the time after which the others count a worker as gone. */
 const EVERY_MS = 5_000;
@@ -11,10 +12,16 @@ const FIRST_REPEAT_MS = 30_000;
 const LONGEST_REPEAT_MS = 3_600_000;
 /** How long a name must be seen without consumers before a service that was refused takes it. */
 const UNUSED_MS = 60_000;
+/** Between two looks whether the mark is still the service's; each is a channel and a declaration. */
+const CHECK_MS = 30_000;
 
 export interface HeldName {
-  /** Resolves when the name is known to be the service's. */
-  readonly held: Promise<void>;
+  /**
+   * Runs `work` whenever the name is the service's. Its signal is aborted when the name is lost, and with `stop`.
+   *
+   * @returns when `stop` is aborted and `work` has ended.
+   */
+  whileHeld(work: (ending: AbortSignal) => Promise<void>): Promise<void>;
   /**
    * To be called before anything is declared or taken under the name. Once for each connection: the queues of an ordered consumer share it.
    *
@@ -38,14 +45,16 @@ interface HoldOptions {
 
 /** Keeps a worker known to the others of its consumer, and says in the log what is wrong with the consumer's name. */
 export function holdName({ name, queues, onLost, presence, logger, stop }: HoldOptions): HeldName {
-  const held = Promise.withResolvers<void>();
+  const stopped = once(stop, 'abort').then(() => undefined);
+  const unusedFor = watchUse(queues);
+  let tenure = newTenure();
   const tell = repeated(name, logger);
   let state: 'unclaimed' | 'held' | 'refused' = 'unclaimed';
   let claimed: { readonly connection: ChannelModel; readonly done: Promise<void> } | undefined;
   let isUnguarded = false;
   let isFailing = false;
-  /** When the owner of the name was last seen to consume; on performance.now()'s clock. */
-  let usedAt = Number.NEGATIVE_INFINITY;
+  /** On performance.now()'s clock. */
+  let checkedAt = Number.NEGATIVE_INFINITY;
 
   const announce = async (): Promise<void> => tell(await presence.announce(state === 'refused'));
 
@@ -69,27 +78,39 @@ export function holdName({ name, queues, onLost, presence, logger, stop }: HoldO
 
   /** Somebody may have taken the name while none of this service's workers consumed. */
   async function checkMark(): Promise<void> {
-    if (state !== 'held' || claimed === undefined) return;
+    if (state !== 'held' || claimed === undefined || performance.now() - checkedAt < CHECK_MS) return;
     const { connection } = claimed;
     const found = await claimName(connection, name, await presence.owner());
+    checkedAt = performance.now();
     if (found !== 'refused' || claimed?.connection !== connection) return;
     claimed = undefined;
-    state = 'refused';
+    lose();
     onLost();
+  }
+
+  function lose(): void {
+    state = 'refused';
+    tenure.lost.abort();
+    tenure = newTenure();
   }
 
   async function claimOn(connection: ChannelModel): Promise<void> {
     const owner = await presence.owner();
     let found = await claimName(connection, name, owner);
-    if (found === 'refused' && performance.now() - usedAt > UNUSED_MS) {
-      const taken = await takeUnused(connection, name, owner, queues);
-      if (taken === 'used') usedAt = performance.now();
-      else found = taken;
-      if (found === 'held') {
-        logger.warn({ consumer: name }, 'took the name from another service, of which no worker consumes');
+    checkedAt = performance.now();
+    if (found === 'refused') {
+      const unusedMs = await unusedFor(connection);
+      // At its start a service takes what nobody uses. Once refused it must not take the place of a service that restarts.
+      if (unusedMs !== undefined && (state === 'unclaimed' || unusedMs >= UNUSED_MS)) {
+        found = await takeName(connection, name, owner);
+        checkedAt = Number.NEGATIVE_INFINITY; // another service may have taken it at the same moment
+        if (found === 'held') {
+          logger.warn({ consumer: name }, 'took the name from another service, of which no worker consumes');
+        }
       }
     }
-    state = found === 'refused' ? 'refused' : 'held';
+    if (found === 'refused') lose();
+    else state = 'held';
     if (found === 'unknown' && !isUnguarded) {
       isUnguarded = true;
       logger.warn(
@@ -101,11 +122,18 @@ export function holdName({ name, queues, onLost, presence, logger, stop }: HoldO
     if (state === 'refused') {
       throw new BrokerError('ONCEBOX_CONSUMER_NAME_TAKEN', `The consumer name ${name} belongs to another service`);
     }
-    held.resolve();
+    tenure.begun.resolve();
   }
 
   return {
-    held: held.promise,
+    async whileHeld(work) {
+      while (!stop.aborted) {
+        const { begun, lost } = tenure;
+        const ending = AbortSignal.any([lost.signal, stop]);
+        await Promise.race([begun.promise, once(lost.signal, 'abort'), stopped]);
+        if (!ending.aborted) await work(ending);
+      }
+    },
     claim(connection) {
       if (claimed?.connection === connection) return claimed.done;
       const done = claimOn(connection);
@@ -124,6 +152,9 @@ export function holdName({ name, queues, onLost, presence, logger, stop }: HoldO
     },
   };
 }
+
+/** The time during which the name is the service's. */
+const newTenure = () => ({ begun: Promise.withResolvers<void>(), lost: new AbortController() });
 
 /** Logs each problem when it appears, and again after pauses that grow to an hour while it lasts. */
 function repeated(name: string, logger: Logger): (problems: readonly Problem[]) => void {
