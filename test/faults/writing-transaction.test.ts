@@ -49,12 +49,14 @@ it('3: after a deadlock, which ends the transaction, the closure runs again from
   const [one, two] = [await create(pool), await create(pool)];
   const bothHoldOne = Promise.withResolvers<void>();
   let runs = 0;
+  let locked = 0;
   const changeBoth = (...order: Customer[]) =>
     transaction(pool, async (tx) => {
       runs += 1;
       for (const customer of order) {
         await changeCustomer(tx, await lock(tx, customer));
-        if (runs === 2) bothHoldOne.resolve();
+        locked += 1;
+        if (locked === 2) bothHoldOne.resolve();
         await bothHoldOne.promise;
       }
     });
