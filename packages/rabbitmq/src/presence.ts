@@ -13,7 +13,7 @@ const LONGEST_REPEAT_MS = 3_600_000;
 /** How long a name must be seen without consumers before a service that was refused takes it. */
 const UNUSED_MS = 60_000;
 /** Between two looks whether the mark is still the service's; each is a channel and a declaration. */
-const CHECK_MS = 30_000;
+const CHECK_MS = 10_000;
 
 export interface HeldName {
   /**
