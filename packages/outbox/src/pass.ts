@@ -93,12 +93,15 @@ export async function pass(
       // Asked for only while anything waits, so that it costs nothing while nothing fails.
       const heads = rows[0]?.anything_waits === 1 ? await readHeads(tx, rows) : NO_HEADS;
       const turns = new Set(inTurn);
-      const blocked = heads.size === 0 ? [] : blockedOf(rows, heads, isChained(due) ? turns : new Set());
-      if (due.length > 0) await tidy(tx, due, rows, turns, blocked);
-      const held = new Set(blocked);
-      const unblocked = blocked.length === 0 ? rows : rows.filter((row) => !held.has(row));
-      const sendable = (await request.rehearse?.(tx, claimed, unblocked)) ?? unblocked;
-      const leftOut = unblocked.length - sendable.length;
+      const behind = heads.size === 0 ? [] : blockedOf(rows, heads, isChained(due) ? turns : new Set());
+      if (due.length > 0) await tidy(tx, due, rows, turns, behind);
+      // Those behind a head too: what holds them may be refused as well, after the others are sent.
+      const settleable = (await request.rehearse?.(tx, claimed, rows)) ?? rows;
+      const leftOut = rows.length - settleable.length;
+      const kept = new Set(settleable);
+      const blocked = leftOut === 0 ? behind : behind.filter((row) => kept.has(row));
+      const waits = new Set(blocked);
+      const sendable = blocked.length === 0 ? settleable : settleable.filter((row) => !waits.has(row));
       const readAt = performance.now();
       // A quarter, so that the confirm of the last one and the settling have time, and a stop does
       // not wait for a long key.
@@ -120,7 +123,7 @@ export async function pass(
         claimed,
         ...outcome,
         correlationIds: [...dispatched.correlationIds],
-        last: dispatched.complete && leftOut === 0 ? lastReady(rows) : new Map(),
+        last: dispatched.complete && leftOut === 0 && !request.passedOver?.size ? lastReady(rows) : new Map(),
         full: isFull(rows, settings.limits),
         outage: dispatched.outage,
       };

@@ -143,7 +143,10 @@ export class Rehearsal {
       if (error === undefined) this.#refused.delete(seq);
       else this.#refuse(seq, error);
     }
-    for (const [seq, { until }] of this.#refused) if (until + FORGET_MS < now) this.#refused.delete(seq);
+    // Rows that are passed over are not read, and do not come again before their turn.
+    if (this.#passedOver.size === 0) {
+      for (const [seq, { until }] of this.#refused) if (until + FORGET_MS < now) this.#refused.delete(seq);
+    }
     const stopped = new Set(await keysPassedOver(tx, this.#passedOver, rows));
     const settleable = rows.filter((row) => {
       if (this.#refused.has(row.seq)) stopped.add(keyOf(row));
