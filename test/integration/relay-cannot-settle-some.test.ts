@@ -1,5 +1,5 @@
 import { transaction } from '@oncebox/mysql';
-import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
+import type { RowDataPacket } from 'mysql2/promise';
 import { expect, it } from 'vitest';
 import {
   copies,
@@ -10,7 +10,6 @@ import {
   relayUser,
   trigger,
   twenty,
-  undo,
 } from '../support/cannot-settle.ts';
 import { add, admin, newRelay, Step, states, steps, Unheard, useRelays } from '../support/walks.ts';
 
