@@ -1,5 +1,5 @@
 import { transaction } from '@oncebox/mysql';
-import type { RowDataPacket } from 'mysql2/promise';
+import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import { expect, it } from 'vitest';
 import {
   copies,
@@ -10,6 +10,7 @@ import {
   relayUser,
   trigger,
   twenty,
+  undo,
 } from '../support/cannot-settle.ts';
 import { add, admin, newRelay, Step, states, steps, Unheard, useRelays } from '../support/walks.ts';
 
@@ -17,8 +18,8 @@ import { add, admin, newRelay, Step, states, steps, Unheard, useRelays } from '.
 
 useRelays();
 
-// One lane where a test counts copies: one pass then rehearses all rows. Of two lanes, the first to commit ends the rehearsals
-// for both, and a message that alone is refused can cost one copy.
+// One lane where a test counts copies: the dry run of one pass then has all rows. Of two lanes, the
+// first to commit ends the dry runs of both, and a message that alone is refused can cost one copy.
 const REFUSE_BAD = "IF OLD.aggregateid LIKE 'bad%' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF";
 const many = (count: number, walk: (n: number) => string) =>
   Array.from({ length: count }, (_, n) => Step.message({ walk: walk(n), step: n }));
@@ -105,4 +106,39 @@ it('C3: a relay whose pass was cut off is ready once the database answers, also 
   await relay.stop();
   release.resolve();
   await other;
+});
+
+it('C3: a relay makes no dry run any more once somebody has deleted what could not be settled', async () => {
+  // Each pass with a dry run first writes an entry of number 0. No rollback gives a number back.
+  await admin.query('CREATE TABLE proofs (n BIGINT AUTO_INCREMENT PRIMARY KEY)');
+  undo.push(() => admin.query('DROP TABLE proofs'));
+  await admin.query(
+    'CREATE TRIGGER counts BEFORE INSERT ON outbox_waiting FOR EACH ROW IF NEW.seq = 0 THEN INSERT INTO proofs VALUES (NULL); END IF',
+  );
+  undo.push(() => admin.query('DROP TRIGGER counts'));
+  const proofs = async (): Promise<number> => {
+    const [{ insertId }] = await admin.query<ResultSetHeader>('INSERT INTO proofs VALUES (NULL)');
+    return insertId;
+  };
+  await trigger(REFUSE_BAD);
+  await add(Step.message({ walk: 'bad', step: 1 }), Step.message({ walk: 'good', step: 1 }));
+  let sent = 0;
+  // The outbox is never empty: each message brings the next one.
+  const publish = async () => {
+    sent += 1;
+    await add(Step.message({ walk: `good${sent}`, step: 1 }));
+    return { kind: 'confirmed' as const };
+  };
+  const { logger, said } = listen();
+  const relay = newRelay({ publisher: { ready: true, publish }, logger });
+  relay.start();
+  await expect.poll(() => said('cannot be settled'), PATIENCE).toBeGreaterThan(0);
+  await admin.query("DELETE FROM outbox WHERE aggregateid = 'bad'");
+  const proofsInFivePasses = async (): Promise<number> => {
+    const [before, from] = [await proofs(), sent];
+    await expect.poll(() => sent - from, PATIENCE).toBeGreaterThan(5);
+    return (await proofs()) - before - 1;
+  };
+  await expect.poll(proofsInFivePasses, PATIENCE).toBe(0);
+  await relay.stop();
 });

@@ -1,56 +1,25 @@
 import { createPool } from '@oncebox/mysql';
 import { createRelay } from '@oncebox/outbox';
-import { pino } from 'pino';
-import { afterEach, expect, it, onTestFinished } from 'vitest';
+import { expect, it, onTestFinished } from 'vitest';
+import {
+  change,
+  copies,
+  listen,
+  PATIENCE,
+  published,
+  readiness,
+  revoke,
+  trigger,
+  twenty,
+} from '../support/cannot-settle.ts';
 import { cutAtCommit } from '../support/cut-at-commit.ts';
-import { add, admin, newRelay, rows, Step, schemas, states, steps, useRelays } from '../support/walks.ts';
+import { add, admin, newRelay, rows, Step, schemas, steps, useRelays } from '../support/walks.ts';
 
 /**
  * A relay that may read and not settle must not send: each pass would send the same messages again.
  */
 
 useRelays();
-
-const PATIENCE = { timeout: 60_000, interval: 50 };
-const relayUser = () => new URL(schemas.relayUrls.split(',')[0] ?? '').username;
-const change = (verb: 'GRANT' | 'REVOKE', right: string, table: string) =>
-  admin.query(`${verb} ${right} ON ??.?? ${verb === 'GRANT' ? 'TO' : 'FROM'} ?@'%'`, [
-    schemas.shop.name,
-    table,
-    relayUser(),
-  ]);
-
-const undo: (() => Promise<unknown>)[] = [];
-afterEach(async () => {
-  for (const step of undo.splice(0)) await step();
-});
-
-/** Until the test ends. */
-async function revoke(right: string, table: string): Promise<void> {
-  undo.push(() => change('GRANT', right, table));
-  await change('REVOKE', right, table);
-}
-
-/** What a relay has logged, and what its logger is. */
-function listen() {
-  const lines: string[] = [];
-  const logger = pino({}, { write: (line: string) => void lines.push(line) });
-  const said = (text: string): number => lines.filter((line) => line.includes(text)).length;
-  return { logger, said };
-}
-
-const twenty = () => Array.from({ length: 20 }, (_, n) => Step.message({ walk: `w${n}`, step: 1 }));
-const copies = () =>
-  Math.max(0, ...Object.values(Object.groupBy(steps(), (step) => step)).map((all) => all?.length ?? 0));
-const published = async () => (await states()).filter((state) => state.endsWith('published')).length;
-const readiness = (relay: ReturnType<typeof newRelay>): string => {
-  try {
-    relay.assertDatabases();
-    return 'ready';
-  } catch (error) {
-    return String(Reflect.get(Object(error), 'code'));
-  }
-};
 
 it.each([
   ['UPDATE', 'outbox', 24],
@@ -101,11 +70,7 @@ it('C3: a right that is revoked while the relay runs costs one copy at most, and
 });
 
 it('C3: a message that alone cannot be settled is not sent, its key waits, and the others go', async () => {
-  await admin.query(
-    `CREATE TRIGGER refuses BEFORE UPDATE ON outbox FOR EACH ROW
-       IF OLD.aggregateid = 'bad' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF`,
-  );
-  undo.push(() => admin.query('DROP TRIGGER IF EXISTS refuses'));
+  await trigger(`IF OLD.aggregateid = 'bad' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF`);
   await add(Step.message({ walk: 'bad', step: 1 }), Step.message({ walk: 'bad', step: 2 }), ...twenty());
   const { logger, said } = listen();
   const relay = newRelay({ logger });
@@ -123,11 +88,7 @@ it('C3: a message that alone cannot be settled is not sent, its key waits, and t
 });
 
 it('C3: messages that cannot be settled, however many, starve no other and are not overtaken in their key', async () => {
-  await admin.query(
-    `CREATE TRIGGER refuses BEFORE UPDATE ON outbox FOR EACH ROW
-       IF OLD.aggregateid LIKE 'bad%' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF`,
-  );
-  undo.push(() => admin.query('DROP TRIGGER IF EXISTS refuses'));
+  await trigger(`IF OLD.aggregateid LIKE 'bad%' THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'; END IF`);
   const bad = Array.from({ length: 200 }, (_, n) =>
     Step.message({ walk: `bad${n % 50}`, step: 1 + Math.floor(n / 50) }),
   );
@@ -146,25 +107,8 @@ it('C3: messages that cannot be settled, however many, starve no other and are n
   expect(copies()).toBe(1);
 });
 
-it('C3: a trigger that fails over one message, in the words of a missing table, stops no other', async () => {
-  await admin.query(
-    `CREATE TRIGGER refuses BEFORE UPDATE ON outbox FOR EACH ROW
-       IF OLD.aggregateid LIKE 'bad%' THEN INSERT INTO no_such_audit VALUES (1); END IF`,
-  );
-  undo.push(() => admin.query('DROP TRIGGER IF EXISTS refuses'));
-  await add(Step.message({ walk: 'bad', step: 1 }), ...twenty());
-  const { logger } = listen();
-  const relay = newRelay({ logger });
-  relay.start();
-  await expect.poll(published, PATIENCE).toBe(20);
-  expect(steps()).not.toContain('bad1');
-});
-
 it('C3: a trigger that refuses every message lets none be sent', async () => {
-  await admin.query(
-    "CREATE TRIGGER refuses BEFORE UPDATE ON outbox FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'",
-  );
-  undo.push(() => admin.query('DROP TRIGGER IF EXISTS refuses'));
+  await trigger("SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'no'");
   await add(...twenty());
   const { logger, said } = listen();
   const relay = newRelay({ logger });

@@ -242,6 +242,16 @@ export async function keysPassedOver(
   return new Set(found.map(keyOf));
 }
 
+/** Those of these rows that are ready still. By primary key. */
+export async function readReady(tx: Transaction, seqs: readonly string[]): Promise<ReadonlySet<string>> {
+  if (seqs.length === 0) return new Set();
+  const [rows] = await tx.query<(RowDataPacket & { seq: string })[]>(
+    "SELECT CAST(seq AS CHAR) AS seq FROM outbox FORCE INDEX (PRIMARY) WHERE seq IN (?) AND state = 'pending' AND held = 0",
+    [seqs],
+  );
+  return new Set(rows.map(({ seq }) => seq));
+}
+
 /** By ordering key, the `seq` of its first waiting row: whatever comes after that row in the key is blocked. */
 export type Heads = ReadonlyMap<string, string>;
 

@@ -4,10 +4,10 @@ import { findFew, findWork, type Work } from './claim.ts';
 import { Floors } from './floors.ts';
 import { type PassResult, type PassSettings, pass } from './pass.ts';
 import type { Publisher } from './publisher.ts';
-import { Rehearsal, SettleError } from './rehearse.ts';
 import { keepRepaired } from './repair.ts';
 import { deleteExpired } from './retention.ts';
 import { PARTITIONS } from './row.ts';
+import { SettleCheck, SettleError } from './settle-check.ts';
 import { signal as tell } from './signals.ts';
 
 /** Two things that log in pino's way. */
@@ -74,7 +74,7 @@ export class Drain {
   #lookingSince = Number.POSITIVE_INFINITY;
   #resting: Promise<void> | undefined;
   #idlePolls = 0;
-  readonly #rehearsal: Rehearsal;
+  readonly #settleCheck: SettleCheck;
   /** Why the last pass failed, or left messages out; undefined once one has not, or there is nothing to do. */
   #unsettled: unknown;
   /** On performance.now()'s clock. */
@@ -87,7 +87,7 @@ export class Drain {
     this.#publisher = publisher;
     this.#settings = settings;
     this.#logger = logger;
-    this.#rehearsal = new Rehearsal(schema, settings);
+    this.#settleCheck = new SettleCheck(schema, settings);
   }
 
   /**
@@ -135,7 +135,7 @@ export class Drain {
           'Publishing was interrupted; no attempt was counted',
         );
         await pause(jittered(1_000), signal);
-      } else if (this.#rehearsal.problem !== undefined && result.published.length === 0) {
+      } else if (this.#settleCheck.problem !== undefined && result.published.length === 0) {
         await pause(jittered(250), signal);
       }
     });
@@ -177,7 +177,6 @@ export class Drain {
     if (work.partitions.length === 0) {
       this.#backlog = false;
       this.#unsettled = undefined;
-      this.#rehearsal.forget();
     }
     return work;
   }
@@ -191,11 +190,9 @@ export class Drain {
       this.#found = { ...this.#found, due: this.#found.due.difference(new Set(partitions)) };
     };
     try {
-      const isRehearsed = this.#rehearsal.isDue;
-      if (isRehearsed) await this.#rehearsal.proveCommit();
-      const rehearse: Rehearsal['rows'] = (...given) => this.#rehearsal.rows(...given);
-      const rehearsed = isRehearsed ? { rehearse, passedOver: this.#rehearsal.passedOver } : {};
-      const request = { ...probe, share, start: this.#start, onClaimed, ...rehearsed };
+      const check = this.#settleCheck.ofNextPass();
+      if (check !== undefined) await this.#settleCheck.proveCommit();
+      const request = { ...probe, share, start: this.#start, onClaimed, check };
       const result = await pass(this.#schema, this.#publisher, request, this.#settings);
       this.#note(result);
       this.#floors.raise(result.last);
@@ -216,7 +213,7 @@ export class Drain {
         this.#logger.error({ ...at, parked }, 'Messages can never be sent and are parked: see last_error');
       return result;
     } catch (error) {
-      this.#rehearsal.failed();
+      this.#settleCheck.failed();
       // An outage is over when the database answers, which the next look tells.
       const isOutage = isUnavailable(error) && errorNameOf(error) !== 'ONCEBOX_COMMIT_UNKNOWN';
       this.#unsettled = isOutage ? undefined : error;
@@ -228,9 +225,9 @@ export class Drain {
 
   /** Whether the relay can settle, after a pass that is committed. */
   #note({ published, refused, parked }: PassResult): void {
-    const err = this.#rehearsal.problem;
+    const err = this.#settleCheck.problem;
     if (published.length + refused + parked > 0) {
-      this.#rehearsal.succeeded();
+      this.#settleCheck.succeeded();
       this.#unsettled = undefined;
     }
     if (err === undefined) return;

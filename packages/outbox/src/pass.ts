@@ -4,7 +4,6 @@ import {
   type Due,
   type Heads,
   isChained,
-  type PassedOver,
   type ReadLimits,
   read,
   readDue,
@@ -15,10 +14,10 @@ import {
 } from './claim.ts';
 import { type Dispatched, dispatch } from './dispatch.ts';
 import type { Publisher } from './publisher.ts';
-import type { Rehearsal } from './rehearse.ts';
 import { forget } from './retention.ts';
 import { keyOf, type OutboxRow } from './row.ts';
 import { type Backoff, hold, park, postpone, settle, unblock, waitForHead } from './settle.ts';
+import type { PassCheck } from './settle-check.ts';
 import { settleEarly } from './settle-early.ts';
 import { type PassedSignal, signal, signalPass } from './signals.ts';
 
@@ -59,10 +58,8 @@ export interface PassRequest extends Work {
   /** Where to begin looking for them. */
   readonly start: number;
   readonly onClaimed?: (partitions: readonly number[]) => void;
-  /** Asked before anything is sent. @returns those of the rows that can be settled. */
-  readonly rehearse?: Rehearsal['rows'];
-  /** Rows that could not be settled, and are not read. */
-  readonly passedOver?: PassedOver;
+  /** Absent while the relay is known to settle. */
+  readonly check?: PassCheck | undefined;
 }
 
 /**
@@ -77,6 +74,7 @@ export async function pass(
   request: PassRequest,
   settings: PassSettings,
 ): Promise<PassResult> {
+  const { check } = request;
   const began = performance.now();
   let passed: { readonly dispatched: Dispatched; readonly readAt: number; readonly sentAt: number } | undefined;
   const result = await transaction(
@@ -89,14 +87,14 @@ export async function pass(
       const dueHere = claimed.filter((partition) => request.due.has(partition));
       const due = dueHere.length === 0 ? [] : await readDue(tx, dueHere, settings.limits.rows);
       const inTurn = await readInTurn(tx, due);
-      const rows = await read(tx, claimed, inTurn, settings.limits, request.few, request.passedOver);
+      const rows = await read(tx, claimed, inTurn, settings.limits, request.few, check?.passedOver);
       // Asked for only while anything waits, so that it costs nothing while nothing fails.
       const heads = rows[0]?.anything_waits === 1 ? await readHeads(tx, rows) : NO_HEADS;
       const turns = new Set(inTurn);
       const behind = heads.size === 0 ? [] : blockedOf(rows, heads, isChained(due) ? turns : new Set());
       if (due.length > 0) await tidy(tx, due, rows, turns, behind);
       // Those behind a head too: what holds them may be refused as well, after the others are sent.
-      const settleable = (await request.rehearse?.(tx, claimed, rows)) ?? rows;
+      const settleable = (await check?.settleable(tx, claimed, rows)) ?? rows;
       const leftOut = rows.length - settleable.length;
       const kept = new Set(settleable);
       const blocked = leftOut === 0 ? behind : behind.filter((row) => kept.has(row));
@@ -123,7 +121,7 @@ export async function pass(
         claimed,
         ...outcome,
         correlationIds: [...dispatched.correlationIds],
-        last: dispatched.complete && leftOut === 0 && !request.passedOver?.size ? lastReady(rows) : new Map(),
+        last: dispatched.complete && leftOut === 0 && !check?.passedOver.size ? lastReady(rows) : new Map(),
         full: isFull(rows, settings.limits),
         outage: dispatched.outage,
       };
