@@ -19,7 +19,7 @@ export async function explainUnknown(
   const live = await liveWorkers(db, consumer);
   if (live.some(({ definition: { versions } }) => Object.hasOwn(versions, type) && versions[type]?.includes(version))) {
     const what = `this worker of ${consumer} does not handle ${type} v${version}, and another one does: it waits for that one`;
-    return { kind: 'retry', error: new MessageError('ONCEBOX_HANDLED_ELSEWHERE', what), elsewhere: true };
+    return { kind: 'retry', error: new MessageError('ONCEBOX_HANDLED_ELSEWHERE', what), uncounted: 'elsewhere' };
   }
   if (live.some(({ definition: { versions } }) => Object.hasOwn(versions, type))) return failure;
   const [bound] = await db.query<RowDataPacket[]>(

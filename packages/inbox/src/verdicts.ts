@@ -1,4 +1,4 @@
-import { failureOf, isNonRetryable, MessageError, type Received } from '@oncebox/message';
+import { failureOf, isNonRetryable, MessageError, type Received, type Uncounted } from '@oncebox/message';
 import { isRefusal } from '@oncebox/mysql';
 import type { Consumer } from './consumer.ts';
 
@@ -8,23 +8,18 @@ export interface Failure {
   readonly error: Error;
   /** This worker has no handler for the message: `explainUnknown` says what it is to its consumer. */
   readonly unknown?: boolean;
-  /** Another worker of the consumer has one, and no attempt has failed. */
-  readonly elsewhere?: boolean;
-  /** No attempt is spent: the server itself could not go on, for this message at least. */
-  readonly counted?: false;
+  /** Set when no attempt has failed. */
+  readonly uncounted?: Uncounted;
 }
 
-/** Milliseconds until the next attempt at a message for which the server could not go on. */
-export const UNCOUNTED_PAUSE_MS = 30_000;
-
-const notCounted = (thrown: unknown): { readonly counted?: false } => (isRefusal(thrown) ? { counted: false } : {});
+const uncountedOf = (thrown: unknown): { readonly uncounted?: Uncounted } =>
+  isRefusal(thrown) ? { uncounted: 'refused' } : {};
 
 /** What an error in a handler, or in what prepares its work, comes to. */
-export const failed = (thrown: unknown): Failure => ({
-  kind: isNonRetryable(thrown) ? 'dead' : 'retry',
-  error: failureOf(thrown),
-  ...notCounted(thrown),
-});
+export const failed = (thrown: unknown): Failure =>
+  isNonRetryable(thrown)
+    ? { kind: 'dead', error: failureOf(thrown) }
+    : { kind: 'retry', error: failureOf(thrown), ...uncountedOf(thrown) };
 
 /** Later rather than never: during a deployment the next worker may know it. */
 export const unknownMessage = ({ name, types }: Consumer, { type, version }: Received): Failure => ({
@@ -40,4 +35,4 @@ export const unknownMessage = ({ name, types }: Consumer, { type, version }: Rec
 
 export const unreadable = (thrown: unknown): Failure => ({ kind: 'dead', error: failureOf(thrown) });
 export const unavailable = (thrown: unknown) =>
-  ({ kind: 'unavailable', error: failureOf(thrown), ...notCounted(thrown) }) as const;
+  ({ kind: 'unavailable', error: failureOf(thrown), ...uncountedOf(thrown) }) as const;

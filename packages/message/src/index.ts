@@ -18,7 +18,6 @@ export {
   nextVersion,
   versionsOf,
 } from './contract.ts';
-export { delayElsewhere, queuedDelays } from './elsewhere.ts';
 export { MessageError, type MessageErrorCode } from './errors.ts';
 export {
   classOf,
@@ -72,4 +71,5 @@ export {
   recordFailure,
   recordVerdict,
 } from './tracing.ts';
+export { delayUncounted, queuedDelays, type Uncounted } from './uncounted.ts';
 export { type Delivery, fromWire, type OutgoingMessage, type Received, toWire, type Verdict } from './wire.ts';

@@ -3,6 +3,7 @@ import type { DeadMessage } from './inbox.ts';
 import { AGGREGATE_ID_CHARACTERS, isDatable, isOver, isVersion, utf8TextOf } from './limits.ts';
 import { PARTITION_HEADER, REPLAY_HEADER } from './names.ts';
 import { carried, exact, malformed, named, text } from './properties.ts';
+import type { Uncounted } from './uncounted.ts';
 
 /** A committed message on its way to the broker: what a row says, and nothing of the contract it came from. */
 export interface OutgoingMessage {
@@ -155,7 +156,6 @@ export function fromWire({ content, properties, routingKey }: Delivery): Receive
  * What one attempt at a message came to, as the inbox tells the broker's side:
  * `handled` and `duplicate` are acknowledged, and so are `skipped`, history that its handler does not take, and `held`, which an ordered consumer has in its own store, to be handled later (`dead`: as a dead letter at once); `retry` comes back later and counts; `dead` is given up at once;
  * `unavailable` is an outage of what the handler stands on: nothing is counted, consumption pauses.
- * `counted: false` says that no attempt is spent even if the outage is to be seen nowhere else: the message waits and comes back.
  */
 export type Verdict =
   | { readonly kind: 'handled' | 'duplicate' | 'skipped' }
@@ -163,8 +163,6 @@ export type Verdict =
   | {
       readonly kind: 'retry' | 'dead' | 'unavailable';
       readonly error: Error;
-      /** Of a retry: another worker of the consumer handles such messages, and no attempt has failed. */
-      readonly elsewhere?: boolean;
-      /** No attempt is spent: the server itself could not go on, for this message at least. */
-      readonly counted?: false;
+      /** Set when no attempt has failed: the message waits and comes back. */
+      readonly uncounted?: Uncounted;
     };

@@ -77,7 +77,7 @@ export function openJudging({ inbox, logger, isAvailable, ending, pause, resume 
       });
       const wasAway = await outage;
       // It waits in a retry queue, where it takes no place in hand, as it may wait for days.
-      if (!wasAway && verdict.counted === false) return { ...verdict, kind: 'retry' };
+      if (!wasAway && verdict.uncounted === 'refused') return { ...verdict, kind: 'retry' };
       unseen = wasAway ? 0 : unseen + 1;
     }
   }

@@ -43,14 +43,14 @@ it('climbs the ladder with each failure that counts, to its end', () => {
 });
 
 it('stays where it is for what does not count, and waits as long as may be up to a minute', () => {
-  const verdict = { kind: 'retry', error, counted: false } as const;
+  const verdict = { kind: 'retry', error, uncounted: 'refused' } as const;
   expect(nextAttempt(failed(5), verdict, inbox)).toEqual({ attempts: 5, retryInMs: 30_000 });
   const slow = { name: 'emails', retryDelaysMs: [600_000] };
   expect(nextAttempt(failed(0), verdict, slow)).toEqual({ attempts: 0, retryInMs: 600_000 });
 });
 
 it('waits for another worker no longer than the message has waited before, and counts nothing', () => {
-  const verdict = { kind: 'retry', error, elsewhere: true } as const;
+  const verdict = { kind: 'retry', error, uncounted: 'elsewhere' } as const;
   expect(nextAttempt(failed(1, 0), verdict, inbox)).toEqual({ attempts: 1, retryInMs: 1_000 });
   expect(nextAttempt(failed(1, 40_000), verdict, inbox)).toEqual({ attempts: 1, retryInMs: 30_000 });
 });

@@ -1,9 +1,6 @@
-import { delayElsewhere, type Inbox, queuedDelays, type Verdict } from '@oncebox/message';
+import { delayUncounted, type Inbox, type Verdict } from '@oncebox/message';
 import type { ConsumeMessage } from 'amqplib';
 import { failedAttempts, isTime, NOTE } from './notes.ts';
-
-/** What is not counted comes back after the longest delay up to this one. */
-const UNCOUNTED_MOST_MS = 60_000;
 
 export type FailedVerdict = Extract<Verdict, { readonly error: Error }>;
 
@@ -14,21 +11,15 @@ export interface NextAttempt {
   readonly retryInMs: number | undefined;
 }
 
-/**
- * How many attempts have failed with this verdict, and when the next one is due. One that another
- * worker is to have has not failed here, and waits until that one has it; one for which the server
- * could not go on is not counted.
- */
+/** How many attempts have failed with this verdict, and when the next one is due. */
 export function nextAttempt(
   message: ConsumeMessage,
-  { kind, elsewhere = false, counted }: FailedVerdict,
+  { kind, uncounted }: FailedVerdict,
   { name, retryDelaysMs }: Pick<Inbox, 'name' | 'retryDelaysMs'>,
 ): NextAttempt {
   const failed = failedAttempts(message, name, retryDelaysMs.length);
-  const queued = queuedDelays(retryDelaysMs);
-  if (elsewhere) return { attempts: failed, retryInMs: delayElsewhere(queued, waitedMs(message)) };
-  if (counted === false) {
-    return { attempts: failed, retryInMs: queued.findLast((ms) => ms <= UNCOUNTED_MOST_MS) ?? queued[0] };
+  if (uncounted !== undefined) {
+    return { attempts: failed, retryInMs: delayUncounted(uncounted, retryDelaysMs, waitedMs(message)) };
   }
   return { attempts: failed + 1, retryInMs: kind === 'retry' ? retryDelaysMs[failed] : undefined };
 }

@@ -1,14 +1,11 @@
 import { randomBytes } from 'node:crypto';
-import { type DeadMessage, delayElsewhere, nameOf, type Received, reasonOf } from '@oncebox/message';
+import { type DeadMessage, delayUncounted, nameOf, type Received, reasonOf } from '@oncebox/message';
 import type { Transaction } from '@oncebox/mysql';
 import type { Consumer, WhenDead } from '../consumer.ts';
 import { insertDeadLetter } from '../letter-columns.ts';
 import { explainUnknown } from '../unknown.ts';
-import { type Failure, UNCOUNTED_PAUSE_MS } from '../verdicts.ts';
+import type { Failure } from '../verdicts.ts';
 import { addHeld, addKey, keyOf, type Schedule } from './store.ts';
-
-/** Milliseconds that a message waits for the worker that handles it, of a consumer without delays: it needs no queue for that. */
-const ELSEWHERE_MS = 1_000;
 
 export const originalOf = ({ id, original }: Held): DeadMessage => {
   if (original === undefined) throw new Error(`An ordered consumer was given ${id} without its original`);
@@ -46,11 +43,10 @@ export async function scheduleAfter(
   const { type, version } = received;
   const isUnknown = given.unknown && type !== undefined && version !== undefined;
   const failure = isUnknown ? await explainUnknown(tx, consumer, given, { type, version }) : given;
-  if (failure.elsewhere) {
+  if (failure.uncounted !== undefined) {
     const waitedMs = firstFailedAt === null ? 0 : Date.now() - firstFailedAt.getTime();
-    return { attempts: attempts - 1, inMs: delayElsewhere(retryDelaysMs, waitedMs) ?? ELSEWHERE_MS };
+    return { attempts: attempts - 1, inMs: delayUncounted(failure.uncounted, retryDelaysMs, waitedMs) };
   }
-  if (failure.counted === false) return { attempts: attempts - 1, inMs: UNCOUNTED_PAUSE_MS };
   const inMs = failure.kind === 'dead' ? undefined : retryDelaysMs[attempts - 1];
   if (inMs !== undefined) return { attempts, inMs };
   const now = new Date();
