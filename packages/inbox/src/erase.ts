@@ -2,6 +2,7 @@ import { asBytes, type Pool, transaction } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import { awaken, dropKey, headOf, reschedule } from './ordered/store.ts';
 import type { DeadLetterState } from './replay.ts';
+import { subjectOf } from './subject.ts';
 
 // What an inbox stores of one key, and how it goes. processed_messages has ids alone, and keeps
 // them.
@@ -45,15 +46,6 @@ export async function* findLettersOf(pool: Pool, key: string): AsyncGenerator<re
       .filter(({ properties }) => subjectOf(properties) === key)
       .map(({ id, messageId, type, state }) => ({ id, messageId: messageId?.toString('utf8') ?? null, type, state }));
     after = last;
-  }
-}
-
-/** The aggregate's id in the headers of a message. */
-function subjectOf(properties: string): unknown {
-  try {
-    return JSON.parse(properties)?.headers?.['cloudEvents:subject'];
-  } catch {
-    return undefined;
   }
 }
 

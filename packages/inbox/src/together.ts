@@ -32,12 +32,12 @@ const NOT_AT_ONCE = Symbol('not at once');
  *
  * 1. One insert records all, then the handlers run. Any failure, and any duplicate, ends this step.
  * 2. Each message is recorded and handled in a savepoint, which is taken back with its record when
- *   it fails: a record that stayed
- *    would make its retry pass for a duplicate. The next batch begins with this step if anything failed in it.
+ *   it fails: a record that stayed would make its retry pass for a duplicate. The next batch begins
+ *   with this step if anything failed in it.
  * 3. Each has a transaction of its own, when the transaction itself has failed: a deadlock again
- *   and again, a handler past the
- *    deadline, a connection that broke while the database is there, a COMMIT whose outcome is unknown. So only the message at fault
- *    pays for it, and those that were committed are duplicates.
+ *   and again, a handler past the deadline, a connection that broke while the database is there, a
+ *   COMMIT whose outcome is unknown. So only the message at fault pays for it, and those that were
+ *   committed are duplicates.
  *
  * Savepoints from the start would cost a statement a message while nothing fails: see
  * docs/decisions/0004-inbox-batches.md.

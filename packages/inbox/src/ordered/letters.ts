@@ -2,6 +2,7 @@ import { type DeadLetters, type DeadMessage, fromWire, isStub } from '@oncebox/m
 import { type Pool, type Transaction, transaction, withOwnOptions } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 import { deadLetters } from '../dead-letters.ts';
+import { subjectOf } from '../subject.ts';
 import { addHeld, awaken, dropHead, dropKey, headOf, reschedule, textOf } from './store.ts';
 
 /** Few, so that one transaction does not last. */
@@ -66,8 +67,8 @@ async function replayOne(
       return 'replayed';
     }
   }
-  const subject = subjectOf(letter.properties);
-  const joinedKey = subject === '' ? id : subject;
+  // As `keyOf` of a message: without an aggregate, the message is a key by itself.
+  const joinedKey = subjectOf(letter.properties) || id;
   await addHeld(tx, consumer, { key: joinedKey, id, original: letter });
   joined.add(joinedKey);
   return 'replayed';
@@ -117,14 +118,4 @@ function isReadable({ properties, body, routingKey }: Letter): boolean {
   } catch {
     return false;
   }
-}
-
-/** The aggregate's id in the message's headers, '' for none. */
-function subjectOf(properties: string): string {
-  const given: unknown = JSON.parse(properties);
-  if (typeof given !== 'object' || given === null) return '';
-  const headers: unknown = Reflect.get(given, 'headers');
-  const subject: unknown =
-    typeof headers === 'object' && headers !== null ? Reflect.get(headers, 'cloudEvents:subject') : undefined;
-  return typeof subject === 'string' ? subject : '';
 }
