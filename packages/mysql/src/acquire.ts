@@ -9,7 +9,7 @@ const KILL_MS = 1_000;
 
 /**
  * @internal The connection has left its deadline pass: a dead network and a stuck server look alike
- * from here.
+ *   from here.
  */
 export const silence = (what: string, timeoutMs: number): Error =>
   Object.assign(new Error(`${what} within ${timeoutMs} ms`), { code: 'ETIMEDOUT', fatal: true });
@@ -25,10 +25,9 @@ export function noConnection(cause: unknown): DatabaseError {
 }
 
 /**
- * @internal mysql2's own wait for a free connection never ends. It has a deadline of its own, so
- *   that
- *   one that came late does not meet the attempt's and is destroyed for it, just when connections are
- *   short.
+ * @internal Waits for a free connection, which the driver would do for ever. The wait has a
+ *   deadline of its own: if it shared the deadline of the work, a connection that came late would
+ *   be destroyed in the middle of the work, just when connections are short.
  */
 export async function acquire(pool: Pool, timeoutMs: number): Promise<PoolConnection> {
   const acquired = pool.getConnection();
@@ -58,8 +57,9 @@ export async function acquire(pool: Pool, timeoutMs: number): Promise<PoolConnec
 
 /**
  * @internal Runs `work` on a connection of the pool. It has `timeoutMs` for the wait for the
- *   connection, and as long again for the work; a connection that leaves that pass is destroyed. The
- *   driver's own `timeout` gives no connection up: with a dead network, each would cost the pool one.
+ *   connection, and as long again for the work; a connection that leaves that pass is destroyed.
+ *   The driver's own `timeout` gives no connection up: with a dead network, each would cost the
+ *   pool one.
  */
 export async function onConnection<T>(
   pool: Pool,
@@ -110,7 +110,7 @@ interface Known {
 }
 const known = new WeakMap<Pool, Known>();
 
-/** @internal Keeps track of a pool's connections, for `cutIdle` and `cutAll`. */
+/** @internal Keeps track of a pool's connections, for `abandon` and `cutAll`. */
 export function watchConnections(core: CorePool, pool: Pool): void {
   const own: Known = { idle: new Set(), all: new Set() };
   known.set(pool, own);
@@ -125,16 +125,17 @@ export function watchConnections(core: CorePool, pool: Pool): void {
   });
 }
 
-/** @internal */
+/** @internal Destroys every connection of a pool. */
 export function cutAll(pool: Pool): void {
   for (const connection of known.get(pool)?.all ?? []) cut(connection);
 }
 
 /**
  * @internal Leaves a connection whose caller has run out of time while the server may be in good
- *   health. Destroying it is not enough: a session that waits for a lock, or computes, does not notice
- *   and keeps its own locks, in an inbox those of messages that somebody is about to try again. A user
- *   may kill sessions of its own. Not waited for long, as the server may be what is slow.
+ *   health. Destroying it is not enough: a session that waits for a lock, or computes, does not
+ *   notice and keeps its own locks, in an inbox those of messages that somebody is about to try
+ *   again. A user may kill sessions of its own. Not waited for long, as the server may be what is
+ *   slow.
  *
  * The idle connections of a pool of ours go as well: what has made one silent may have met all of
  * them, and each would cost its next borrower a deadline.

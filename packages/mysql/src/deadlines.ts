@@ -8,8 +8,7 @@ const END_MS = 2_000;
 
 /**
  * @internal Gives the pool's own statements a deadline, and its end: on connections that are
- *   silent,
- *   the driver would wait for ever.
+ *   silent, the driver would wait for ever.
  */
 export function withDeadlines(pool: Pool, statementTimeoutMs: number): Pool {
   const run =

@@ -122,8 +122,8 @@ const UNAVAILABLE_ERRNOS: ReadonlySet<number> = new Set([
  * Full or out of files, memory or threads: 1, 3, 5, 20 and 23 (of the file system, for temporary
  * files), 1021, 1026, 1030, 1037, 1041, 1114, 1135, 1637, 3675. Commit or rollback failed: 1180,
  * 1181. Read-only, locked or offline: 1036, 1223, 1290, 1792, 1836, 1874, 3032. Part of a cluster
- * that does not take writes: 1047 (Galera), 3100 and 3101 (Group Replication). A limit of the user
- * or the server: 1040, 1203, 1226, 1461. The user's password has expired: 1820.
+ *   that does not take writes: 1047 (Galera), 3100 and 3101 (Group Replication). A limit of the
+ *   user or the server: 1040, 1203, 1226, 1461. The user's password has expired: 1820.
  */
 const REFUSING_ERRNOS: ReadonlySet<number> = new Set([
   1, 3, 5, 20, 23, 1021, 1026, 1030, 1036, 1037, 1040, 1041, 1047, 1114, 1135, 1180, 1181, 1203, 1223, 1226, 1290, 1461,

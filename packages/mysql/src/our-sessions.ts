@@ -8,9 +8,8 @@ const SETTINGS_MS = 10_000;
 
 /**
  * @internal Gives only connections whose sessions have taken the settings, and says of any other,
- *   and of
- *   every failure to connect, that it is an outage. At the driver's `getConnection`, through which all
- *   else goes.
+ *   and of every failure to connect, that it is an outage. At the driver's `getConnection`, through
+ *   which all else goes.
  */
 export function giveOurSessions(core: CorePool, settings: readonly string[]): void {
   const fresh = new WeakMap<CorePoolConnection, Promise<void>>();

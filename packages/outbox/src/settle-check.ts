@@ -258,6 +258,8 @@ async function search(
   }
 }
 
-/** An outage, or a transaction whose rows are no longer this relay's, says nothing about settling. */
+/**
+ * An outage, or a transaction whose rows are no longer this relay's, says nothing about settling.
+ */
 const endsThePass = (error: unknown): boolean =>
   isUnavailable(error) || isContention(error) || isTransactionLost(error);
