@@ -1,5 +1,5 @@
 import { failureOf, isNonRetryable, MessageError, type Received, type Uncounted } from '@oncebox/message';
-import { isRefusal } from '@oncebox/mysql';
+import { errorNameOf, isRefusal } from '@oncebox/mysql';
 import type { Consumer } from './consumer.ts';
 
 /** An attempt that has failed. */
@@ -12,8 +12,10 @@ export interface Failure {
   readonly uncounted?: Uncounted;
 }
 
-const uncountedOf = (thrown: unknown): { readonly uncounted?: Uncounted } =>
-  isRefusal(thrown) ? { uncounted: 'refused' } : {};
+function uncountedOf(thrown: unknown): { readonly uncounted?: Uncounted } {
+  if (!isRefusal(thrown)) return {};
+  return { uncounted: errorNameOf(thrown) === 'ONCEBOX_NO_CONNECTION' ? 'unconnected' : 'refused' };
+}
 
 /** What an error in a handler, or in what prepares its work, comes to. */
 export const failed = (thrown: unknown): Failure =>

@@ -76,7 +76,8 @@ export function openJudging({ inbox, logger, isAvailable, ending, pause, resume 
         outage = undefined;
       });
       const wasAway = await outage;
-      // It waits in a retry queue, where it takes no place in hand, as it may wait for days.
+      // In a retry queue it takes no place in hand, as it may wait for days. For a connection it
+      // need not: every other message competes for the same ones.
       if (!wasAway && verdict.uncounted === 'refused') return { ...verdict, kind: 'retry' };
       unseen = wasAway ? 0 : unseen + 1;
     }

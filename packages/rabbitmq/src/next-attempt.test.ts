@@ -49,6 +49,11 @@ it('stays where it is for what does not count, and waits as long as may be up to
   expect(nextAttempt(failed(0), verdict, slow)).toEqual({ attempts: 0, retryInMs: 600_000 });
 });
 
+it('comes back soon for want of a connection, and counts nothing', () => {
+  const verdict = { kind: 'retry', error, uncounted: 'unconnected' } as const;
+  expect(nextAttempt(failed(2, 40_000), verdict, inbox)).toEqual({ attempts: 2, retryInMs: 1_000 });
+});
+
 it('waits for another worker no longer than the message has waited before, and counts nothing', () => {
   const verdict = { kind: 'retry', error, uncounted: 'elsewhere' } as const;
   expect(nextAttempt(failed(1, 0), verdict, inbox)).toEqual({ attempts: 1, retryInMs: 1_000 });
