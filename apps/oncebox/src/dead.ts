@@ -43,7 +43,11 @@ lastFailedAt, createdAt, updatedAt, obstacle }], where obstacle says why a repla
 the first 50 messages if filters chose them; bring-back { consumer, moved }.
 Exit codes: 0 done, 1 failed, or a dead letter was not found or left alone, 2 called wrongly.`;
 
-export const deadCommand: Command = { summary: 'list, show, replay or discard dead letters', help: HELP, run };
+export const deadCommand: Command = {
+  summary: 'list, show, replay, discard or bring back dead letters',
+  help: HELP,
+  run,
+};
 
 const OPTIONS = {
   ...SOURCE_OPTIONS,

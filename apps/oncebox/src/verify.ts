@@ -1,6 +1,6 @@
-import { momentBefore } from '@oncebox/outbox';
 import { assertNone, type Moment, readArguments, readCount, readDuration, readMoment } from './arguments.ts';
 import { type Command, UsageError } from './command.ts';
+import { resolveMoment } from './moment.ts';
 import { noSchema, SOURCE_HELP, SOURCE_OPTIONS, type Sources, withSources } from './sources.ts';
 import { ago, table } from './table.ts';
 import { type Finding, type Verification, type VerifyOptions, verifyAll } from './verification.ts';
@@ -89,7 +89,8 @@ async function verify(
   { closed, ...settings }: Pick<VerifyOptions, 'settledFor' | 'looksForUnwritten'> & { readonly closed: boolean },
   limit: number,
 ): Promise<Answer> {
-  const since = await resolve(sources, moment);
+  const [first] = sources.outboxes;
+  const since = moment && first && (await resolveMoment(first.pool, moment));
   const counts = new Map<Finding['problem'], number>();
   const findings: Finding[] = [];
   let told = Date.now();
@@ -116,13 +117,6 @@ async function verify(
   const isUnknowable = verification.unknowableBefore !== undefined || counts.has('unknowable');
   const verdict = isMissing ? 'missing' : isUnknowable ? 'unknowable' : 'proven';
   return { verdict, since, ...verification, counts, findings };
-}
-
-async function resolve({ outboxes }: Sources, moment: Moment | undefined): Promise<string | undefined> {
-  const [first] = outboxes;
-  if (moment === undefined || first === undefined) return undefined;
-  // Microseconds, as the databases give them: with milliseconds, times would not compare as text.
-  return 'at' in moment ? moment.at.toISOString().replace('Z', '000Z') : await momentBefore(first.pool, moment.ago);
 }
 
 function print({ verdict, since, checked, counts, findings, unclaimed, unknowableBefore }: Answer): void {
