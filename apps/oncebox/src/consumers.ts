@@ -14,15 +14,16 @@ const HELP = `Usage: oncebox consumers list [--json]
        oncebox consumers take CONSUMER [--force]
 
 list    the workers of each consumer, and what they handle
-unbind  removes from the consumer's queue the bindings of a type that no worker of it handles any more. Do it when neither an old release
-        nor a rollback is to handle the type: its messages come no longer. By exchange and key it removes what nobody has written down, as
-        a release before 0013_names has left it; upgrade all workers first
-remove  deletes the queues of a consumer that has no worker any more, and what is registered of it. What is in them is lost, so it refuses
-        while there is anything, unless --force is given, and always while somebody consumes. Dead letters, and the memory of what it has handled, stay in the schema
-take    gives the consumer's name at the broker to the service of this schema, from the service that has it. Stop that one first: while
-        somebody consumes the queue it refuses, unless --force is given
+unbind  removes from the consumer's queue the bindings of a type that none of its workers handles any more: messages of the type come no
+        longer. Do it when neither an old release nor a rollback is to handle the type. With --exchange and --routing-key it removes a
+        binding that no worker has recorded, as a release before 0013_names leaves it; upgrade all workers first
+remove  deletes the queues of a consumer that has no worker any more, and its registrations. Messages in the queues are lost, so remove
+        refuses while there are any, unless --force is given, and always while somebody consumes. Dead letters, and the ids of handled
+        messages, stay in the schema
+take    gives the consumer's name at the broker to the service of this schema, from the service that has it. Stop that service first: take
+        refuses while somebody consumes the queue, unless --force is given
 
-  --force               remove with what is in the queues; take while somebody consumes
+  --force               remove with the messages in the queues; take while somebody consumes
 ${SOURCE_HELP}
   AMQP_URL              the broker, as a user who may configure the consumer's queues and exchanges: the worker's may
 

@@ -12,7 +12,7 @@ export async function bringBackTo(names: readonly string[], isFiltered: boolean,
   if (json) console.log(JSON.stringify({ consumer, moved }));
   else
     console.log(
-      `${moved} moved to ${consumer}.dead, where its worker tries to keep them: "oncebox dead list" shows what came of it`,
+      `${moved} moved to ${consumer}.dead, where its worker tries to store them: "oncebox dead list" shows the result`,
     );
   return 0;
 }

@@ -13,11 +13,11 @@ ones that are missing:
   parked, released   not published, and given up
   not handled        published, and not in the inbox of this consumer: in a queue, or waiting for a retry, or lost
   dead, replay       this consumer has given it up; its worker is to send it again
-  held               published, and this ordered consumer has it waiting behind a message that failed
+  held               published, and waiting at this ordered consumer behind a message that failed
   discarded          an operator has given it up
   in no outbox       this consumer has handled it, or has it as a dead letter, and no outbox has its row. Either another program sent it,
-                     or the outbox came back from an older backup: its change is gone, and its effect is there. It is named, and
-                     counts as missing with --closed alone
+                     or the outbox came back from an older backup: its change is gone, and its effect is there. Only with
+                     --closed it counts as missing
 "oncebox outbox republish" sends again what was published and not handled.
 A consumer is expected to handle the messages of the types that it has registered for, from when it did. An optional message need not be
 handled by anybody. What retention has removed from an outbox was published, but cannot be compared: the answer is then "unknowable before"
@@ -26,7 +26,7 @@ a time, and --since with a later one gets a proof.
   --since TIME          look at messages written since: 24h, or 2026-01-31T08:00Z
   --settled-for DURATION   what was written or published less long ago is in flight, and not missing (10s)
   --closed              after a restore: no program but these services sends to the consumers, so what is in no outbox is missing.
-                        Not with --schema, by which nobody looks for it
+                        Not with --schema, with which verify does not compare that
   --limit N             most messages to name (100); all of them are counted
 ${SOURCE_HELP}
 
