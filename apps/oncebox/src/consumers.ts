@@ -1,9 +1,8 @@
 import { forgetBinding, forgetConsumer, type KnownConsumer, readConsumer, readWorkers } from '@oncebox/inbox';
 import type { Binding } from '@oncebox/message';
 import { type NamedConsumer, type Names, openNames } from '@oncebox/rabbitmq';
-import { amqpUrls, loadConfig } from '@oncebox/service';
-import { z } from 'zod';
-import { readArguments } from './arguments.ts';
+import { assertNone, readArguments } from './arguments.ts';
+import { brokerOptions } from './broker.ts';
 import { type Command, UsageError } from './command.ts';
 import { SOURCE_HELP, SOURCE_OPTIONS, type Source, type SourceOptions, withSources } from './sources.ts';
 import { table } from './table.ts';
@@ -15,15 +14,16 @@ const HELP = `Usage: oncebox consumers list [--json]
        oncebox consumers take CONSUMER [--force]
 
 list    the workers of each consumer, and what they handle
-unbind  removes from the consumer's queue the bindings of a type that no worker of it handles any more. Do it when neither an old release
-        nor a rollback is to handle the type: its messages come no longer. By exchange and key it removes what nobody has written down, as
-        a release before 0013_names has left it; upgrade all workers first
-remove  deletes the queues of a consumer that has no worker any more, and what is registered of it. What is in them is lost, so it refuses
-        while there is anything, unless --force is given, and always while somebody consumes. Dead letters, and the memory of what it has handled, stay in the schema
-take    gives the consumer's name at the broker to the service of this schema, from the service that has it. Stop that one first: while
-        somebody consumes the queue it refuses, unless --force is given
+unbind  removes from the consumer's queue the bindings of a type that none of its workers handles any more: messages of the type come no
+        longer. Do it when neither an old release nor a rollback is to handle the type. With --exchange and --routing-key it removes a
+        binding that no worker has recorded, as a release before 0013_names leaves it; upgrade all workers first
+remove  deletes the queues of a consumer that has no worker any more, and its registrations. Messages in the queues are lost, so remove
+        refuses while there are any, unless --force is given, and always while somebody consumes. Dead letters, and the ids of handled
+        messages, stay in the schema
+take    gives the consumer's name at the broker to the service of this schema, from the service that has it. Stop that service first: take
+        refuses while somebody consumes the queue, unless --force is given
 
-  --force               remove with what is in the queues; take while somebody consumes
+  --force               remove with the messages in the queues; take while somebody consumes
 ${SOURCE_HELP}
   AMQP_URL              the broker, as a user who may configure the consumer's queues and exchanges: the worker's may
 
@@ -41,21 +41,39 @@ const OPTIONS = {
 
 async function run(args: readonly string[]): Promise<number> {
   const { values, positionals } = readArguments(args, OPTIONS);
-  const [action, consumer, type, ...rest] = positionals;
-  if (rest.length > 0) throw new UsageError(`unexpected argument "${rest[0]}"`);
-  if (action === 'list' && consumer === undefined) return await list(values, values.json);
-  if (consumer === undefined) throw new UsageError('say what to do, and for which consumer');
-  if (action === 'unbind' && type !== undefined) {
-    return await change(values, consumer, (known) => unbind(known, type));
-  }
+  const [action = '', consumer, ...rest] = positionals;
   const { exchange, 'routing-key': routingKey } = values;
-  if (action === 'unbind' && exchange !== undefined && routingKey !== undefined) {
-    return await change(values, consumer, (known) => unbindUnknown(known, { exchange, routingKey }));
+  if (action !== 'unbind' && (exchange ?? routingKey) !== undefined) {
+    throw new UsageError('--exchange and --routing-key are options of unbind');
   }
-  if (type !== undefined) throw new UsageError(`unexpected argument "${type}"`);
-  if (action === 'remove') return await change(values, consumer, remove);
-  if (action === 'take') return await change(values, consumer, take);
-  throw new UsageError(`there is no "consumers ${action}"`);
+  if (action === 'list') {
+    assertNone(positionals.slice(1));
+    return await list(values, values.json);
+  }
+  if (!ACTIONS.includes(action)) {
+    throw new UsageError(action === '' ? 'list, unbind, remove or take?' : `there is no "consumers ${action}"`);
+  }
+  if (consumer === undefined) throw new UsageError(`${action} takes the name of a consumer`);
+  if (action === 'unbind') return await change(values, consumer, chooseBindings(rest, exchange, routingKey));
+  assertNone(rest);
+  return await change(values, consumer, action === 'remove' ? remove : take);
+}
+
+const ACTIONS = ['unbind', 'remove', 'take'];
+
+type Action = (known: Known) => Promise<number>;
+
+function chooseBindings(
+  [type, ...rest]: readonly string[],
+  exchange: string | undefined,
+  routingKey: string | undefined,
+): Action {
+  assertNone(rest);
+  if (type !== undefined && exchange === undefined && routingKey === undefined) return (known) => unbind(known, type);
+  if (type === undefined && exchange !== undefined && routingKey !== undefined) {
+    return (known) => unbindUnknown(known, { exchange, routingKey });
+  }
+  throw new UsageError('unbind takes a type, or --exchange and --routing-key');
 }
 
 async function list(options: SourceOptions, asJson: boolean): Promise<number> {
@@ -94,7 +112,7 @@ interface Known {
 async function change(
   options: SourceOptions & { readonly force: boolean },
   name: string,
-  action: (known: Known) => Promise<number>,
+  action: Action,
 ): Promise<number> {
   return await withSources(options, ['services'], async ({ services }) => {
     const all = await Promise.all(
@@ -108,8 +126,7 @@ async function change(
     if (second !== undefined) {
       throw new UsageError(`${name} is a consumer in ${schemas.join(', ')}: say which with --schema`);
     }
-    const { AMQP_URL: urls } = loadConfig(z.object({ AMQP_URL: amqpUrls() }));
-    const names = await openNames({ urls, logger });
+    const names = await openNames(brokerOptions());
     try {
       return await action({ ...first, names, force: options.force });
     } finally {
@@ -117,9 +134,6 @@ async function change(
     }
   });
 }
-
-const tell = (_fields: object, text: string): void => console.error(text);
-const logger = { info: () => undefined, warn: tell, error: tell };
 
 function refuse(why: string): number {
   console.error(`oncebox consumers: ${why}`);

@@ -19,8 +19,8 @@ replay asks the consumer's worker to send them to the consumer again, under the 
 them "replayed". A message from before the time that the inbox remembers is refused: it may have been handled, and would be handled
 again. --force replays it all the same.
 discard gives them up for good. The rows stay, and "oncebox verify" names the messages as not handled.
-bring-back moves what was set aside, because the database did not take it, from the queue <consumer>.set-aside to <consumer>.dead, where the
-worker tries again to keep it. Until then a dead letter with the reason ONCEBOX_UNSTORABLE stands for it, which is not replayed.
+bring-back moves the messages that were set aside, because the database refused them, from the queue <consumer>.set-aside to <consumer>.dead,
+where the worker tries again to store them. Until then each has a dead letter with the reason ONCEBOX_UNSTORABLE, which cannot be replayed.
 
 Filters:
   --consumer NAME       the consumer that gave it up
@@ -35,7 +35,7 @@ Filters:
   --rate N              most dead letters a second
   --payload             show what the message says: as a rule personal data
 ${SOURCE_HELP}
-  AMQP_URL              the broker, for bring-back: as a user who may read the one queue and write to the default exchange
+  AMQP_URL              the broker, for bring-back: as a user who may read <consumer>.set-aside and write to the default exchange
 
 JSON: list [{ schema, id, consumer, messageId, type, version, routingKey, reason, errorClass, attempts, state, occurredAt, firstFailedAt,
 lastFailedAt, createdAt, updatedAt, obstacle }], where obstacle says why a replay is refused; show one of these, with properties and body
@@ -43,7 +43,11 @@ lastFailedAt, createdAt, updatedAt, obstacle }], where obstacle says why a repla
 the first 50 messages if filters chose them; bring-back { consumer, moved }.
 Exit codes: 0 done, 1 failed, or a dead letter was not found or left alone, 2 called wrongly.`;
 
-export const deadCommand: Command = { summary: 'list, show, replay or discard dead letters', help: HELP, run };
+export const deadCommand: Command = {
+  summary: 'list, show, replay, discard or bring back dead letters',
+  help: HELP,
+  run,
+};
 
 const OPTIONS = {
   ...SOURCE_OPTIONS,

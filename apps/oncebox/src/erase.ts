@@ -23,19 +23,19 @@ that the environment names it finds
   outbox             messages that are published or released; one that is not published yet, or that is parked, is left
   dead_letters       those that were replayed or discarded, once no other consumer is still to handle the message; this reads the
                      table, as no index has the key
-  held_messages      what ordered consumers have waiting; left without --discard
+  held_messages      messages that wait for an ordered consumer; left without --discard
   claimed_payloads   those of the messages that are erased
   sagas              those with this id that have ended
-and says what it left and why; run it again when that has changed. Published messages that an expected consumer has neither handled nor
+and names what it left and why; run it again when that has changed. Published messages that an expected consumer has neither handled nor
 given up are left as well, and of those with a claimed payload any that a registered consumer may still handle. After it, the outbox
 proves nothing of what was written before the erased messages: "oncebox verify" says since when, and "outbox republish" cannot send them.
 It erases no table of a service's own, no id in processed_messages, and nothing of the broker: docs/operations.md says what is where, and
 when it is gone.
 
   --key KEY             the aggregate's id, byte for byte
-  --type AGGREGATETYPE  only of aggregates of this type. What does not tell its type is then left: dead letters and held messages whose
-                        outbox row is gone, and sagas
-  --discard             erase also what is not settled at a consumer, and so give it up: dead letters, held messages, and published
+  --type AGGREGATETYPE  only of aggregates of this type. Left then, because nothing has their type, are dead letters and held messages
+                        whose outbox row is gone, and sagas
+  --discard             erase also, and so give up, what is not settled at a consumer: dead letters, held messages, and published
                         messages that were not handled
   --dry-run             show what would be erased and what would be left, and change nothing
 ${ALL_SOURCES_HELP}

@@ -1,17 +1,11 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { inboxForgottenBefore, type Registration } from '@oncebox/inbox';
 import type { Pool } from '@oncebox/mysql';
-import {
-  momentBefore,
-  type OutboxEntry,
-  outboxForgottenBefore,
-  readBacklog,
-  republish,
-  scanOutbox,
-} from '@oncebox/outbox';
+import { type OutboxEntry, outboxForgottenBefore, readBacklog, republish, scanOutbox } from '@oncebox/outbox';
 import { assertNone, type Moment, readArguments, readMoment } from './arguments.ts';
 import { UsageError } from './command.ts';
 import { type Inbox, missingIn, readInboxes, registered } from './inboxes.ts';
+import { resolveMoment } from './moment.ts';
 import { Report, SHOWN } from './report.ts';
 import { noSchema, onlySchema, SOURCE_OPTIONS, type Source, type SourceOptions, withSources } from './sources.ts';
 
@@ -125,9 +119,7 @@ interface Filter {
  * meanwhile is not sent a third time.
  */
 async function resolve(pool: Pool, { since, until }: Request): Promise<Filter> {
-  const at = async (moment: Moment): Promise<string> =>
-    'at' in moment ? moment.at.toISOString().replace('Z', '000Z') : await momentBefore(pool, moment.ago);
-  return { since: since && (await at(since)), until: await at(until ?? { ago: 0 }) };
+  return { since: since && (await resolveMoment(pool, since)), until: await resolveMoment(pool, until ?? { ago: 0 }) };
 }
 
 async function republishFrom(

@@ -27,7 +27,7 @@ later ones of its key may be out; --force sends it all the same.
 release gives a parked message up: the rest of its key goes on. The row stays, and "oncebox verify" names it as not published.
 
 republish sends again what was published and is kept, after a disaster: the broker's disk is gone, or a database came back from an older
-backup. The ids stay, so that the inboxes absorb what was handled; the messages of a key go out in their order. Refused, unless --force
+backup. The ids stay, so the inboxes recognise what was handled; the messages of a key go out in their order. Refused, unless --force
 sends it, is a message that an inbox may have forgotten, that a consumer has discarded, that a consumer which was added later would take for
 news, or that no consumer of the schemas given has registered for. It needs the services' schemas for that. What is not published yet is
 not touched. While 10,000 messages are to be published it waits for the relay. It may be repeated.

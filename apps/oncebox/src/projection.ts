@@ -5,6 +5,7 @@ import { z } from 'zod';
 import { readArguments } from './arguments.ts';
 import { type Command, UsageError } from './command.ts';
 import { findModules, loadProjections } from './projection-modules.ts';
+import { STATEMENT_MS } from './sources.ts';
 
 const HELP = `Usage: oncebox projection rebuild [name …] [--restart] [--module VARIABLE:file …] [--json]
 
@@ -68,9 +69,6 @@ async function find(modules: readonly string[] | undefined, names: readonly stri
   if (unknown !== undefined) throw new UsageError(`there is no projection "${unknown}"`);
   return found;
 }
-
-/** A person waits, and a read of a large table takes its time. */
-const STATEMENT_MS = 300_000;
 
 async function rebuildIn(
   url: string,

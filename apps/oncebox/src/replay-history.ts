@@ -1,6 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { deadLettersOf, inboxForgottenBefore, type Registration, readHandled } from '@oncebox/inbox';
 import type { History, Kept } from '@oncebox/rabbitmq';
+import { isoOf } from './moment.ts';
 import { Report, SHOWN } from './report.ts';
 import type { Source } from './sources.ts';
 
@@ -103,6 +104,5 @@ async function untilRoom(history: History, onFull: (waiting: number) => void): P
  */
 function isForgotten(since: string, occurredAt: Date | undefined, forgottenBefore: string | undefined): boolean {
   if (forgottenBefore === undefined || since >= forgottenBefore) return false;
-  // With microseconds, as the database gives them, or they would not compare as text.
-  return occurredAt === undefined || occurredAt.toISOString().replace('Z', '000Z') < forgottenBefore;
+  return occurredAt === undefined || isoOf(occurredAt) < forgottenBefore;
 }

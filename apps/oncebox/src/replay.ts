@@ -3,9 +3,8 @@ import { type Registration, readRegistrations } from '@oncebox/inbox';
 import type { Pool } from '@oncebox/mysql';
 import { momentBefore } from '@oncebox/outbox';
 import { openHistory } from '@oncebox/rabbitmq';
-import { amqpUrls, loadConfig } from '@oncebox/service';
-import { z } from 'zod';
 import { assertNone, readArguments, readDuration, readMoment } from './arguments.ts';
+import { brokerOptions } from './broker.ts';
 import { type Command, UsageError } from './command.ts';
 import { replayHistory } from './replay-history.ts';
 import { SOURCE_HELP, SOURCE_OPTIONS, type Source, withSources } from './sources.ts';
@@ -70,11 +69,10 @@ async function run(args: readonly string[]): Promise<number> {
       );
       return 1;
     }
-    const { AMQP_URL: urls } = loadConfig(z.object({ AMQP_URL: amqpUrls() }));
     const from = moment && ('at' in moment ? moment.at : new Date(await momentBefore(source.pool, moment.ago)));
     const since = registrations.map((registration) => registration.since).toSorted()[0] ?? '';
     const ordered = registrations.some((registration) => registration.ordered);
-    const history = await openHistory({ urls, consumer, ordered, logger });
+    const history = await openHistory({ ...brokerOptions(), consumer, ordered });
     try {
       if (!dryRun) await untilSettled(source.pool, chosen, settledFor);
       const report = await replayHistory(history, source, chosen, { since, from, force, dryRun });
@@ -85,9 +83,6 @@ async function run(args: readonly string[]): Promise<number> {
     }
   });
 }
-
-const tell = (_fields: object, text: string): void => console.error(text);
-const logger = { info: () => undefined, warn: tell, error: tell };
 
 /** The schema in which the consumer has registered, and what for. */
 async function find(

@@ -115,7 +115,7 @@ function loadUrls(given: readonly string[]): Readonly<Record<Kind, readonly stri
 }
 
 /** A person waits, and a read of a large table takes its time. */
-const STATEMENT_MS = 300_000;
+export const STATEMENT_MS = 300_000;
 
 /** One source a schema, however often it is named: what is counted twice would be wrong. */
 function open(urls: readonly string[], only: string | undefined): Source[] {

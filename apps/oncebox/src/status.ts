@@ -15,14 +15,14 @@ const HELP = `Usage: oncebox status [--service VARIABLE …] [--schema NAME] [--
 
 For each outbox: messages to be published (PENDING) and the age of the oldest, those that wait for their next attempt or behind
 their key's failed head (HELD), those that were given up and block their key (PARKED) or do not (RELEASED).
-For each consumer: its dead letters (DEAD), those that the database did not take (SET ASIDE: they wait in the queue <consumer>.set-aside, see
+For each consumer: its dead letters (DEAD), those that the database refused (SET ASIDE: they wait in the queue <consumer>.set-aside, see
 "oncebox dead bring-back"), those that its worker is to send again (REPLAY), what it handled within the last hour.
-Then what nothing mends by itself (PROBLEM): names and bindings of consumers, rows of an outbox that somebody has changed. Each with the
-command that mends it.
+Then, under PROBLEM, what is not repaired by itself, each with the command that mends it: names and bindings of consumers, rows of an
+outbox that somebody has changed.
 Counts end at ${COUNTED}, shown as ${COUNTED}+.
 
 ${SOURCE_HELP}
-  AMQP_URL              the broker, which is asked for what is set aside; without it the dead letters tell, as far as they can
+  AMQP_URL              the broker, which is asked what is set aside; without it the count is that of their dead letters
 
 JSON: { countedUpTo, outboxes: [{ schema, pending, oldestSeconds, held, parked, released }],
         consumers: [{ schema, consumer, dead, setAside, replay, handledLastHour }],
@@ -91,7 +91,7 @@ async function outboxProblems(outboxes: readonly Source[]) {
   return found.flat();
 }
 
-/** The database may not even have taken the stubs. */
+/** The database may have refused the dead letters without a body too, so they alone do not count all. */
 async function askBroker(consumers: readonly string[]): Promise<ReadonlyMap<string, number>> {
   const { AMQP_URL: urls } = loadConfig(z.object({ AMQP_URL: amqpUrls().optional() }));
   if (urls === undefined) return new Map();

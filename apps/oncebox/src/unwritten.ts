@@ -1,5 +1,6 @@
 import { listDeadLetters, scanHandled } from '@oncebox/inbox';
 import { knownToOutbox, outboxForgottenBefore } from '@oncebox/outbox';
+import { isoOf } from './moment.ts';
 import type { Source, Sources } from './sources.ts';
 
 /** A message that a consumer has, and that no outbox has written. */
@@ -87,11 +88,8 @@ async function* candidatesIn(source: Source, from: string | undefined): AsyncGen
 async function forgottenBefore(outboxes: readonly Source[]): Promise<string | undefined> {
   let latest: string | undefined;
   for (const { pool } of outboxes) latest = later(latest, await outboxForgottenBefore(pool));
-  return latest && isoOf(Date.parse(latest) + SKEW_MS);
+  return latest && isoOf(new Date(Date.parse(latest) + SKEW_MS));
 }
-
-/** With microseconds, as the databases give times, or they would not compare as text. */
-const isoOf = (milliseconds: number): string => new Date(milliseconds).toISOString().replace('Z', '000Z');
 
 const later = (a: string | undefined, b: string | undefined): string | undefined => ((a ?? '') < (b ?? '') ? b : a);
 
@@ -100,7 +98,7 @@ const V7 = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}
 /** When a UUIDv7 was made; undefined for another id. */
 function timeOf(id: string): string | undefined {
   if (!V7.test(id)) return undefined;
-  return isoOf(Number.parseInt(id.replace('-', '').slice(0, 12), 16));
+  return isoOf(new Date(Number.parseInt(id.replace('-', '').slice(0, 12), 16)));
 }
 
 /** Where the UUIDv7 ids of that time begin. */

@@ -1,6 +1,6 @@
-import { momentBefore } from '@oncebox/outbox';
 import { assertNone, type Moment, readArguments, readCount, readDuration, readMoment } from './arguments.ts';
 import { type Command, UsageError } from './command.ts';
+import { resolveMoment } from './moment.ts';
 import { noSchema, SOURCE_HELP, SOURCE_OPTIONS, type Sources, withSources } from './sources.ts';
 import { ago, table } from './table.ts';
 import { type Finding, type Verification, type VerifyOptions, verifyAll } from './verification.ts';
@@ -13,11 +13,11 @@ ones that are missing:
   parked, released   not published, and given up
   not handled        published, and not in the inbox of this consumer: in a queue, or waiting for a retry, or lost
   dead, replay       this consumer has given it up; its worker is to send it again
-  held               published, and this ordered consumer has it waiting behind a message that failed
+  held               published, and waiting at this ordered consumer behind a message that failed
   discarded          an operator has given it up
   in no outbox       this consumer has handled it, or has it as a dead letter, and no outbox has its row. Either another program sent it,
-                     or the outbox came back from an older backup: its change is gone, and its effect is there. It is named, and
-                     counts as missing with --closed alone
+                     or the outbox came back from an older backup: its change is gone, and its effect is there. Only with
+                     --closed it counts as missing
 "oncebox outbox republish" sends again what was published and not handled.
 A consumer is expected to handle the messages of the types that it has registered for, from when it did. An optional message need not be
 handled by anybody. What retention has removed from an outbox was published, but cannot be compared: the answer is then "unknowable before"
@@ -26,7 +26,7 @@ a time, and --since with a later one gets a proof.
   --since TIME          look at messages written since: 24h, or 2026-01-31T08:00Z
   --settled-for DURATION   what was written or published less long ago is in flight, and not missing (10s)
   --closed              after a restore: no program but these services sends to the consumers, so what is in no outbox is missing.
-                        Not with --schema, by which nobody looks for it
+                        Not with --schema, with which verify does not compare that
   --limit N             most messages to name (100); all of them are counted
 ${SOURCE_HELP}
 
@@ -89,7 +89,8 @@ async function verify(
   { closed, ...settings }: Pick<VerifyOptions, 'settledFor' | 'looksForUnwritten'> & { readonly closed: boolean },
   limit: number,
 ): Promise<Answer> {
-  const since = await resolve(sources, moment);
+  const [first] = sources.outboxes;
+  const since = moment && first && (await resolveMoment(first.pool, moment));
   const counts = new Map<Finding['problem'], number>();
   const findings: Finding[] = [];
   let told = Date.now();
@@ -116,13 +117,6 @@ async function verify(
   const isUnknowable = verification.unknowableBefore !== undefined || counts.has('unknowable');
   const verdict = isMissing ? 'missing' : isUnknowable ? 'unknowable' : 'proven';
   return { verdict, since, ...verification, counts, findings };
-}
-
-async function resolve({ outboxes }: Sources, moment: Moment | undefined): Promise<string | undefined> {
-  const [first] = outboxes;
-  if (moment === undefined || first === undefined) return undefined;
-  // Microseconds, as the databases give them: with milliseconds, times would not compare as text.
-  return 'at' in moment ? moment.at.toISOString().replace('Z', '000Z') : await momentBefore(first.pool, moment.ago);
 }
 
 function print({ verdict, since, checked, counts, findings, unclaimed, unknowableBefore }: Answer): void {
