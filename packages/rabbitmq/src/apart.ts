@@ -1,17 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import {
-  type ConfirmingChannel,
-  type ConfirmSettings,
-  giveUp,
-  type Outcome,
-  type Sending,
-  type Unsettled,
-} from './confirms.ts';
+import { type ConfirmingChannel, giveUp, type OnCut, type Outcome, type Sending, type Unsettled } from './confirms.ts';
 import { createDestinations, type Doubt, forgetOldest, nameOf } from './destinations.ts';
 import type { Logger } from './logger.ts';
 import { createTrial, type Trial, type TrialOptions } from './trial.ts';
 
-type Open = (onCut: NonNullable<ConfirmSettings['onCut']>) => Promise<ConfirmingChannel>;
+type Open = (onCut: OnCut) => Promise<ConfirmingChannel>;
 
 export interface ApartOptions {
   /** Opens one more channel on the connection that is there. */
@@ -45,6 +38,7 @@ export interface Apart {
    * tried before.
    */
   turn(): Promise<void>;
+  /** The broker allows no further channel: for a while none is opened beside the first one. */
   beAlone(): void;
   /** Resolves when nothing is tried. */
   idle(): Promise<void>;
@@ -115,14 +109,7 @@ export function createApart({ openSpare, openIsolated, route, plain, isConnected
     isToBlame: ({ closed }) => closed === 'channel',
     async open(onCut) {
       if (isAlone()) await delay(FREED_MS);
-      try {
-        return await openSpare(onCut);
-      } catch (error) {
-        // The broker's limit of channels, if it is not an outage: the limit of a user closes the
-        // connection, too.
-        beAlone();
-        throw error;
-      }
+      return await openSpare(onCut);
     },
     onLost(messages, { closed, failure }) {
       if (closed === 'connection') accuse(messages, failure);

@@ -46,6 +46,9 @@ export interface Cut {
   readonly unsent: readonly Unsettled[];
 }
 
+/** Is given what has no outcome when a channel ends. */
+export type OnCut = (cut: Cut) => void;
+
 export interface ConfirmingChannel {
   /** Settles with the broker's word, or as `unknown` when the channel ends first. Never rejects. */
   send(sending: Sending): Promise<Outcome>;
@@ -66,8 +69,8 @@ export interface ConfirmSettings {
   readonly confirmTimeoutMs: number;
   /** Called after such a time-out: the connection may be dead without knowing. */
   readonly onTimeout: () => void;
-  /** Is given what has no outcome when the channel ends. Without it the outcome is `unknown`. */
-  readonly onCut?: (cut: Cut) => void;
+  /** Default: what has no outcome is `unknown`. */
+  readonly onCut?: OnCut;
 }
 
 interface Entry extends Unsettled {
