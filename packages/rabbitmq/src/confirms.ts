@@ -62,7 +62,7 @@ export interface ConfirmingChannel {
   close(): void;
 }
 
-export interface ConfirmSettings {
+interface ConfirmSettings {
   /** Most messages without a confirm at once; further ones wait their turn. */
   readonly window: number;
   /** How long the oldest unconfirmed message may wait before all of them count as unknown. */
