@@ -50,7 +50,8 @@ test('what a crashed worker had in hand is taken one at a time', async () => {
   const done = new Set<string>();
   const consumer = await consume(name, async ({ id }) => {
     most = Math.max(most, ++inHand);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    // The broker has sent none of the others ahead.
+    await expect.poll(() => vhost.depth(name), PATIENCE).toBe(9 - done.size);
     inHand--;
     done.add(id);
     return handled;

@@ -75,15 +75,18 @@ test('what is settled while its connection is being closed goes back, and nothin
 test('stop waits for the handlers of what is in hand, so nothing is handled twice', async () => {
   const name = newName();
   const counts = new Map<string, number>();
+  const gate = Promise.withResolvers<void>();
   const handle = async ({ id }: Received) => {
     counts.set(id, (counts.get(id) ?? 0) + 1);
-    await new Promise((resolve) => setTimeout(resolve, 20));
+    await gate.promise;
     return handled;
   };
-  const first = await consume(name, handle);
+  const first = await consume(name, handle, { prefetch: 50 });
   for (let i = 0; i < 200; i++) send(name);
   await expect.poll(() => counts.size, PATIENCE).toBeGreaterThan(20);
-  await first.stop();
+  const stopped = first.stop();
+  gate.resolve();
+  await stopped;
   await consume(name, handle);
   await expect.poll(() => counts.size, PATIENCE).toBe(200);
   expect(Math.max(...counts.values())).toBe(1);

@@ -218,6 +218,28 @@ describe('the requester', () => {
     await expect.poll(() => requester.counts, PATIENCE).toEqual({ late: 1, second: 1, unmatched: 1 });
   });
 
+  test('refuses a question that is larger than the broker may allow, and other questions are answered', async () => {
+    const contract = defineRequest({
+      type: 'Measure',
+      owner: `c-${uuidv7()}`,
+      question: z.strictObject({ text: z.string() }),
+      answer: z.strictObject({ length: z.int() }),
+    });
+    const asked = newContract();
+    const { answer, begun, release } = heldAnswers();
+    await respond(asked, answer);
+    const requester = await newRequester(asked);
+    const waiting = requester.request(asked, { n: 1 }, LONG);
+    await expect.poll(() => begun, PATIENCE).toContain(1);
+    const large = { text: 'x'.repeat(16 * 1024 * 1024) };
+    await expect(requester.request(contract, large, LONG)).rejects.toMatchObject({
+      code: 'ONCEBOX_MESSAGE_TOO_LARGE',
+    });
+    release(1);
+    expect((await waiting).answer).toEqual({ doubled: 2 });
+    expect(requester.pending).toBe(0);
+  });
+
   test('rejects what waits when it is closed, and everything afterwards', async () => {
     const contract = newContract();
     await ownReplies(contract);

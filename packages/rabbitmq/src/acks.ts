@@ -2,6 +2,15 @@ import { type ConsumeMessage, IllegalOperationError } from 'amqplib';
 import type { LiveChannel } from './channel.ts';
 import { signal } from './signals.ts';
 
+/**
+ * How long a channel stays open after the last message was settled. A quorum queue takes
+ * acknowledgements in batches (of 32, when many come at once), and the broker forgets those it
+ * still holds when the channel closes: of 100 given in one go up to 67 were lost on RabbitMQ 3.10
+ * and 4.3, none after 20 ms. AMQP confirms no acknowledgement, so there is nothing to wait for but
+ * time.
+ */
+export const FLUSH_MS = 300;
+
 /** The acknowledgements of one channel, of which every delivery must be told. */
 export interface Acks {
   /** A message has come. */

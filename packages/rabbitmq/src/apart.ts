@@ -1,29 +1,15 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import {
-  type ConfirmingChannel,
-  type ConfirmSettings,
-  giveUp,
-  type Outcome,
-  type Sending,
-  type Unsettled,
-} from './confirms.ts';
-import { createDestinations, type Doubt, forgetOldest, nameOf } from './destinations.ts';
-import type { Logger } from './logger.ts';
-import { createTrial, type Trial, type TrialOptions } from './trial.ts';
+import { giveUp, type Unsettled } from './confirms.ts';
+import { createDestinations, type Doubt } from './destinations.ts';
+import { createSuspects } from './suspects.ts';
+import type { Trial } from './trial.ts';
+import { createTrials, FREED_MS, type TrialsOptions } from './trials.ts';
 
-type Open = (onCut: NonNullable<ConfirmSettings['onCut']>) => Promise<ConfirmingChannel>;
-
-export interface ApartOptions {
-  /** Opens one more channel on the connection that is there. */
-  readonly openSpare: Open;
-  /** Opens a channel on one more connection. */
-  readonly openIsolated: Open;
+export interface ApartOptions extends Pick<TrialsOptions, 'openSpare' | 'openIsolated' | 'isConnected' | 'logger'> {
   /** Sends a message with all others, or here. */
   readonly route: (message: Unsettled) => void;
   /** Sends a message with all others. */
   readonly plain: (message: Unsettled) => void;
-  readonly isConnected: () => boolean;
-  readonly logger: Logger;
 }
 
 /**
@@ -45,6 +31,7 @@ export interface Apart {
    * tried before.
    */
   turn(): Promise<void>;
+  /** The broker allows no further channel: for a while none is opened beside the first one. */
   beAlone(): void;
   /** Resolves when nothing is tried. */
   idle(): Promise<void>;
@@ -55,93 +42,23 @@ export interface Apart {
  * the outcome of the last one.
  */
 const PROBE_EVERY_MS = 1_000;
-/** Channels that are tried at a time. */
-const WIDTH = 8;
 /**
  * When so many attempts wait, a message is answered instead of tried: an attempt that the broker
  * refuses takes it some milliseconds, and the sender of the others may wait for all outcomes.
  */
 const MOST_WAITING = 250;
 const NOT_TRIED = 'not tried yet: the broker refuses messages for many other destinations';
-/**
- * A broker that counts the channels of a user has noticed by then that one is closed. Opened
- * sooner, the next one is one too many.
- */
-const FREED_MS = 100;
 /** How long nothing is opened beside the one channel, after that has failed. */
 const ALONE_MS = 60_000;
 
-export function createApart({ openSpare, openIsolated, route, plain, isConnected, logger }: ApartOptions): Apart {
+export function createApart(options: ApartOptions): Apart {
+  const { route, plain } = options;
   const destinations = createDestinations();
-  /** Were in flight when the broker closed a connection with an error. */
-  const accused = new Set<string>();
-  /** Made it do so by themselves. */
-  const dangerous = new Set<string>();
+  const suspects = createSuspects();
   const running = new Set<Promise<void>>();
   let aloneUntil = Number.NEGATIVE_INFINITY;
   const isAlone = (): boolean => performance.now() < aloneUntil;
-  const beAlone = (): void => {
-    aloneUntil = performance.now() + ALONE_MS;
-  };
-
-  const shared: Pick<TrialOptions, 'decided' | 'onPassed' | 'onCulprit'> = {
-    decided({ sending }, time) {
-      const reason = destinations.refusedSince(sending, time);
-      return reason === undefined ? undefined : { kind: 'returned', reason };
-    },
-    onPassed({ sending }) {
-      destinations.prove(sending);
-      dangerous.delete(idOf(sending));
-    },
-    onCulprit({ sending }, { code, message: reason }, closed) {
-      const { exchange } = sending;
-      // Larger than the broker allows, or with a property that it does not take: never better.
-      if (code === 406) return { kind: 'unsendable', reason };
-      if (closed === 'connection') {
-        dangerous.add(idOf(sending));
-        forgetOldest(dangerous);
-        logger.warn({ exchange }, `a message makes the broker close its connection, and is tried again: ${reason}`);
-      } else if (code === 403 || code === 404) {
-        const isNews = destinations.refuse(sending, code, reason);
-        if (isNews) logger.warn({ exchange }, `the broker refuses messages, which are tried again: ${reason}`);
-      }
-      return { kind: 'returned', reason };
-    },
-  };
-
-  const spare = createTrial({
-    ...shared,
-    width: () => (isAlone() ? 1 : WIDTH),
-    isToBlame: ({ closed }) => closed === 'channel',
-    async open(onCut) {
-      if (isAlone()) await delay(FREED_MS);
-      try {
-        return await openSpare(onCut);
-      } catch (error) {
-        // The broker's limit of channels, if it is not an outage: the limit of a user closes the
-        // connection, too.
-        beAlone();
-        throw error;
-      }
-    },
-    onLost(messages, { closed, failure }) {
-      if (closed === 'connection') accuse(messages, failure);
-      else giveUp({ failure, sent: messages, unsent: [] });
-    },
-  });
-
-  const isolated = createTrial({
-    ...shared,
-    width: () => WIDTH,
-    isToBlame: ({ closed }) => closed !== undefined,
-    open: openIsolated,
-    onLost(messages, { failure }) {
-      const reason = failure?.message ?? 'the connection to the broker was lost';
-      // Not an outage while the other connection is there, and they would stop the others again.
-      const outcome: Outcome = { kind: isConnected() ? 'nacked' : 'unknown', reason };
-      for (const { settle } of messages) settle(outcome);
-    },
-  });
+  const { spare, isolated } = createTrials({ ...options, isAlone, accuse, destinations, suspects });
 
   function start(trial: Trial, messages: readonly Unsettled[]): Promise<void> {
     const run = trial.run(messages);
@@ -158,10 +75,7 @@ export function createApart({ openSpare, openIsolated, route, plain, isConnected
   }
 
   function accuse(messages: readonly Unsettled[], failure: Error | undefined): void {
-    const again = messages.filter(({ sending }) => accused.has(idOf(sending)));
-    const first = messages.filter(({ sending }) => !accused.has(idOf(sending)));
-    for (const { sending } of first) accused.add(idOf(sending));
-    forgetOldest(accused);
+    const { again, first } = suspects.accuse(messages);
     // A broker in trouble does this, too, so once is an outage.
     giveUp({ failure, sent: first, unsent: [] });
     if (again.length > 0) void start(isolated, again);
@@ -174,7 +88,7 @@ export function createApart({ openSpare, openIsolated, route, plain, isConnected
   return {
     takes(message) {
       const { sending, settle } = message;
-      if (dangerous.size > 0 && dangerous.has(idOf(sending))) {
+      if (suspects.isDangerous(sending)) {
         void start(isolated, [message]);
         return true;
       }
@@ -204,7 +118,9 @@ export function createApart({ openSpare, openIsolated, route, plain, isConnected
       void start(spare, messages);
     },
     accuse,
-    beAlone,
+    beAlone() {
+      aloneUntil = performance.now() + ALONE_MS;
+    },
     async turn() {
       if (!isAlone() || running.size === 0) return;
       await idle();
@@ -213,5 +129,3 @@ export function createApart({ openSpare, openIsolated, route, plain, isConnected
     idle,
   };
 }
-
-const idOf = (sending: Sending): string => `${sending.options.messageId} ${nameOf(sending)}`;

@@ -1,4 +1,5 @@
 import type { Channel, ChannelModel } from 'amqplib';
+import { isRefusedAs } from './errors.ts';
 
 /** A channel and its end, which nobody else may be told of: an error that no one listens for would end the process. */
 export interface LiveChannel {
@@ -31,4 +32,30 @@ export async function openChannel(connection: ChannelModel): Promise<LiveChannel
       await Promise.race([channel.close().catch(() => undefined), ended.promise]);
     },
   };
+}
+
+/** Runs `work` on a channel of its own: what a broker refuses closes the channel. */
+export async function onChannelOfItsOwn<T>(
+  connection: ChannelModel,
+  work: (channel: Channel) => Promise<T>,
+): Promise<T> {
+  const { channel, close } = await openChannel(connection);
+  try {
+    return await work(channel);
+  } finally {
+    await close();
+  }
+}
+
+/** @returns undefined for what does not exist. */
+export async function ifThere<T>(
+  connection: ChannelModel,
+  work: Parameters<typeof onChannelOfItsOwn<T>>[1],
+): Promise<T | undefined> {
+  try {
+    return await onChannelOfItsOwn(connection, work);
+  } catch (error) {
+    if (isRefusedAs(404, error)) return undefined;
+    throw error;
+  }
 }

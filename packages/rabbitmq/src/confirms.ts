@@ -46,6 +46,9 @@ export interface Cut {
   readonly unsent: readonly Unsettled[];
 }
 
+/** Is given what has no outcome when a channel ends. */
+export type OnCut = (cut: Cut) => void;
+
 export interface ConfirmingChannel {
   /** Settles with the broker's word, or as `unknown` when the channel ends first. Never rejects. */
   send(sending: Sending): Promise<Outcome>;
@@ -59,15 +62,15 @@ export interface ConfirmingChannel {
   close(): void;
 }
 
-export interface ConfirmSettings {
+interface ConfirmSettings {
   /** Most messages without a confirm at once; further ones wait their turn. */
   readonly window: number;
   /** How long the oldest unconfirmed message may wait before all of them count as unknown. */
   readonly confirmTimeoutMs: number;
   /** Called after such a time-out: the connection may be dead without knowing. */
   readonly onTimeout: () => void;
-  /** Is given what has no outcome when the channel ends. Without it the outcome is `unknown`. */
-  readonly onCut?: (cut: Cut) => void;
+  /** Default: what has no outcome is `unknown`. */
+  readonly onCut?: OnCut;
 }
 
 interface Entry extends Unsettled {

@@ -40,3 +40,7 @@ export function reasonOf(error: unknown): string {
   if (typeof code === 'string') return code;
   return typeof message === 'string' ? message : classOf(error);
 }
+
+/** Whether the broker has refused a call with this code of AMQP. */
+export const isRefusedAs = (code: 403 | 404 | 406, error: unknown): error is Error =>
+  error instanceof Error && Reflect.get(error, 'code') === code;

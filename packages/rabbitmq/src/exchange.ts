@@ -1,35 +1,6 @@
 import type { ChannelModel } from 'amqplib';
-import { openChannel } from './channel.ts';
-import { BrokerError } from './errors.ts';
-
-/** Runs `work` on a channel of its own: what a broker refuses closes the channel. */
-export async function onChannelOfItsOwn<T>(
-  connection: ChannelModel,
-  work: (channel: Awaited<ReturnType<typeof openChannel>>['channel']) => Promise<T>,
-): Promise<T> {
-  const { channel, close } = await openChannel(connection);
-  try {
-    return await work(channel);
-  } finally {
-    await close();
-  }
-}
-
-export const isRefusedAs = (code: 403 | 404 | 406, error: unknown): error is Error =>
-  error instanceof Error && Reflect.get(error, 'code') === code;
-
-/** @returns undefined for what does not exist. */
-export async function ifThere<T>(
-  connection: ChannelModel,
-  work: Parameters<typeof onChannelOfItsOwn<T>>[1],
-): Promise<T | undefined> {
-  try {
-    return await onChannelOfItsOwn(connection, work);
-  } catch (error) {
-    if (isRefusedAs(404, error)) return undefined;
-    throw error;
-  }
-}
+import { onChannelOfItsOwn } from './channel.ts';
+import { BrokerError, isRefusedAs } from './errors.ts';
 
 /**
  * Makes sure that the exchange of a contract is there before a queue is bound to it. It is declared

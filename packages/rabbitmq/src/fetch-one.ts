@@ -15,6 +15,8 @@ export async function fetchOne(
   // its owner hears of.
   const got = await Promise.race([fetch().catch(() => undefined), ended]);
   if (got === undefined || got === false || got instanceof Error) return undefined;
-  // Only a subscription's messages have a tag of their subscription.
-  return { ...got, fields: { ...got.fields, consumerTag: '' } };
+  return deliveryOf(got);
 }
+
+/** Only a subscription's messages have a tag of their subscription. */
+export const deliveryOf = (got: GetMessage): ConsumeMessage => ({ ...got, fields: { ...got.fields, consumerTag: '' } });

@@ -95,6 +95,12 @@ export function plainList(options: Sending['options']): string | undefined {
   }
 }
 
+/** The same as bytes. */
+export function plainBytes(options: Sending['options']): Buffer | undefined {
+  const list = plainList(options);
+  return list === undefined ? undefined : Buffer.from(list, 'latin1');
+}
+
 /**
  * The frames of a message whose properties are bytes already.
  *

@@ -1,7 +1,7 @@
 import { orderedQueues, PARTITION_HEADER, REPLAY_HEADER } from '@oncebox/message';
 import type { ChannelModel } from 'amqplib';
-import { openChannel } from './channel.ts';
-import { openConfirmingChannel, type Sending } from './confirms.ts';
+import { ifThere } from './channel.ts';
+import type { Sending } from './confirms.ts';
 import { connectOnce } from './connect-once.ts';
 import { copyOf, type Delivered } from './copies.ts';
 import { BrokerError } from './errors.ts';
@@ -33,19 +33,14 @@ export interface HistoryOptions {
   readonly logger: Logger;
 }
 
-const CONFIRM_MS = 10_000;
 const WINDOW = 500;
 
 /** @throws BrokerError ONCEBOX_INVALID_BROKER_URL; ONCEBOX_BROKER_AWAY when no broker answers within 10 s. */
 export async function openHistory({ urls, consumer, ordered, logger }: HistoryOptions): Promise<History> {
-  const { supervisor, connection } = await connectOnce({ urls, name: `replay to ${consumer}`, logger });
+  const { supervisor, connection, openSender } = await connectOnce({ urls, name: `replay to ${consumer}`, logger });
   const queues = ordered ? orderedQueues(consumer) : [consumer];
   try {
-    const sender = await openConfirmingChannel(connection, {
-      window: WINDOW,
-      confirmTimeoutMs: CONFIRM_MS,
-      onTimeout: () => supervisor.drop(`no confirm within ${CONFIRM_MS} ms`),
-    });
+    const sender = await openSender(WINDOW);
     const sendOne = async ({ delivery }: Kept): Promise<void> => {
       const outcome = await sendCopy(sender, historyFor(queues, delivery));
       if (outcome.kind !== 'confirmed') throw new BrokerError('ONCEBOX_NOT_REPLAYED', outcome.reason);
@@ -77,15 +72,13 @@ export function historyFor(queues: readonly string[], delivery: Delivered): Send
 }
 
 async function depthOf(connection: ChannelModel, queues: readonly string[]): Promise<number> {
-  const { channel, close } = await openChannel(connection);
-  try {
-    let depth = 0;
-    for (const queue of queues) depth += (await channel.checkQueue(queue)).messageCount;
-    return depth;
-  } catch (error) {
-    if (!(error instanceof Error) || Reflect.get(error, 'code') !== 404) throw error;
-    throw new BrokerError('ONCEBOX_NOT_REPLAYED', `There is no queue ${queues.join(', ')}: its worker declares it`);
-  } finally {
-    await close();
+  let depth = 0;
+  for (const queue of queues) {
+    const found = await ifThere(connection, (channel) => channel.checkQueue(queue));
+    if (found === undefined) {
+      throw new BrokerError('ONCEBOX_NOT_REPLAYED', `There is no queue ${queue}: its worker declares it`);
+    }
+    depth += found.messageCount;
   }
+  return depth;
 }

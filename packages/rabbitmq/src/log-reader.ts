@@ -3,7 +3,7 @@ import { fromWire, LOG, type Received } from '@oncebox/message';
 import type { Channel, ChannelModel, ConsumeMessage } from 'amqplib';
 import { openChannel } from './channel.ts';
 import type { ConfirmingChannel } from './confirms.ts';
-import { BrokerError } from './errors.ts';
+import { BrokerError, isRefusedAs } from './errors.ts';
 import { originalRoutingKey } from './notes.ts';
 
 /** A message of the log. */
@@ -85,7 +85,7 @@ async function consumeLog(
   try {
     await channel.consume(LOG, onMessage, { arguments: { 'x-stream-offset': offset } });
   } catch (error) {
-    if (!(error instanceof Error) || Reflect.get(error, 'code') !== 404) throw error;
+    if (!isRefusedAs(404, error)) throw error;
     throw new BrokerError(
       'ONCEBOX_NO_LOG',
       `This broker has no ${LOG}. A relay with RELAY_LOG=on keeps one, from then on`,

@@ -1,6 +1,6 @@
 import { classOf, LOG } from '@oncebox/message';
 import type { ChannelModel } from 'amqplib';
-import { openChannel } from './channel.ts';
+import { onChannelOfItsOwn } from './channel.ts';
 import type { Sending } from './confirms.ts';
 import { BrokerError } from './errors.ts';
 import type { Logger } from './logger.ts';
@@ -13,12 +13,7 @@ import { declareLog, type LogRetention } from './topology.ts';
  */
 export async function ensureLog(connection: ChannelModel, retention: LogRetention, logger: Logger): Promise<void> {
   try {
-    const { channel, close } = await openChannel(connection);
-    try {
-      await declareLog(channel, retention);
-    } finally {
-      await close();
-    }
+    await onChannelOfItsOwn(connection, (channel) => declareLog(channel, retention));
   } catch (error) {
     if (error instanceof BrokerError && error.code === 'ONCEBOX_TOPOLOGY_MISMATCH') {
       // Not the error's own advice, which is for queues that run empty: a log that is deleted is history that is gone.

@@ -6,8 +6,8 @@ import {
   ownerExchange,
   setAsideQueue,
 } from '@oncebox/message';
+import { ifThere, onChannelOfItsOwn } from './channel.ts';
 import { connectOnce } from './connect-once.ts';
-import { ifThere, onChannelOfItsOwn } from './exchange.ts';
 import type { Logger } from './logger.ts';
 import { type Claim, claimName, takeName } from './owner.ts';
 

@@ -11,6 +11,7 @@ import {
   type Verdict,
 } from '@oncebox/message';
 import type { ChannelModel, ConsumeMessage } from 'amqplib';
+import { FLUSH_MS } from './acks.ts';
 import { openChannel } from './channel.ts';
 import { watchDepth } from './depth.ts';
 import { handledBy, idsOf, whereOf } from './described.ts';
@@ -18,7 +19,7 @@ import { moveFailed } from './moving.ts';
 import { deliveriesBefore, failedAttempts, originalRoutingKey } from './notes.ts';
 import { originalPropertiesText } from './record.ts';
 import type { Sender } from './sender.ts';
-import { FLUSH_MS, type Session, type SessionOptions } from './session.ts';
+import type { Session, SessionOptions } from './session.ts';
 import { tellSettled } from './settled.ts';
 import { SKIPPED } from './settling.ts';
 import { type SettledSignal, signal } from './signals.ts';

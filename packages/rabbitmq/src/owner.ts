@@ -1,12 +1,13 @@
 import { ownerExchange } from '@oncebox/message';
 import type { ChannelModel } from 'amqplib';
-import { ifThere, isRefusedAs, onChannelOfItsOwn } from './exchange.ts';
+import { ifThere, onChannelOfItsOwn } from './channel.ts';
+import { isRefusedAs } from './errors.ts';
 
 /** `refused`: the name is another owner's. `unknown`: this user may declare no such exchange. */
 export type Claim = 'held' | 'refused' | 'unknown';
 
 /** What the exchange that marks a name has as its alternate exchange. No exchange of that name is ever made. */
-export const ownerMark = (consumer: string, owner: string): string => `${consumer}.${owner}`;
+const ownerMark = (consumer: string, owner: string): string => `${consumer}.${owner}`;
 
 /**
  * Puts the owner's mark on a consumer's name, or finds it there: an exchange whose arguments say whose it is. A broker compares the

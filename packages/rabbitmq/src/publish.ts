@@ -1,7 +1,7 @@
 import { Writable } from 'node:stream';
 import type { ConfirmChannel } from 'amqplib';
 import type { Sending } from './confirms.ts';
-import { END_MARK, encodeHead, type FrameLimits, framesOf, plainList } from './frames.ts';
+import { END_MARK, encodeHead, type FrameLimits, framesOf, plainBytes } from './frames.ts';
 
 /** A channel as one sends on it: in the order of the calls, which is that of the delivery tags. */
 export interface Outbound {
@@ -68,7 +68,7 @@ export function outboundOf(channel: ConfirmChannel): Outbound {
       const head = wire === undefined || sending.list !== undefined ? undefined : encodeHead(wire, sending);
       if (head !== undefined) return append(head, sending.body);
       flush();
-      const list = sending.list ?? plainBytes(sending);
+      const list = sending.list ?? plainBytes(sending.options);
       if (wire !== undefined && list !== undefined) {
         for (const frame of framesOf(wire, sending, list)) {
           if (wire.stream.writable) writable = wire.stream.write(frame) && writable;
@@ -80,12 +80,6 @@ export function outboundOf(channel: ConfirmChannel): Outbound {
       writable = channel.publish(exchange, routingKey, body, options) && writable;
     },
   };
-}
-
-/** Of a message with a large body, or with headers that amqplib has no buffer for. */
-function plainBytes({ options }: Sending): Buffer | undefined {
-  const list = plainList(options);
-  return list === undefined ? undefined : Buffer.from(list, 'latin1');
 }
 
 /** What amqplib writes a channel's frames to: no part of its types. */

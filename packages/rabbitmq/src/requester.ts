@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { inActiveTrace, type Lineage, type RequestContract } from '@oncebox/message';
+import { inActiveTrace, type Lineage, MessageError, type RequestContract } from '@oncebox/message';
 import type { Channel, ConsumeMessage } from 'amqplib';
 import { openChannel } from './channel.ts';
 import { BrokerError } from './errors.ts';
@@ -37,6 +37,7 @@ export interface Requester {
    * Asks a question and waits for its answer. Answers come in any order. A question may be answered by a responder though its answer
    * is lost, so it should change nothing, or be safe to ask twice.
    *
+   * @throws MessageError ONCEBOX_MESSAGE_TOO_LARGE for a question that the broker may refuse; nothing is sent.
    * @throws BrokerError ONCEBOX_REQUEST_TIMED_OUT when no answer came in time; ONCEBOX_REQUEST_FAILED when the responder could not
    *   answer; ONCEBOX_NO_RESPONDER when its queue does not exist; ONCEBOX_TOO_MANY_REQUESTS; ONCEBOX_BROKER_LOST when the broker is
    *   away or leaves; ONCEBOX_BROKER_CLOSED after close().
@@ -56,6 +57,12 @@ export interface Requester {
 
 /** The broker's name for "to the channel that asks": no queue is made for the answers, and they die with the channel. */
 const REPLY_TO = 'amq.rabbitmq.reply-to';
+
+/**
+ * One byte less than the default limit of RabbitMQ 4 (16 MiB), as for the payloads of an outbox. The
+ * broker closes the channel for a larger message, and every request that waits on the channel fails.
+ */
+const MAX_BODY_BYTES = 16 * 1024 * 1024 - 1;
 
 /**
  * Asks questions over RabbitMQ (direct reply-to). Its connection is its own: the broker holds back a connection that publishes too
@@ -106,7 +113,7 @@ export function createRequester({ maxPending = 1_000, ...options }: RequesterOpt
       if (channel === undefined || supervisor.state() !== 'connected') {
         throw new BrokerError('ONCEBOX_BROKER_LOST', 'The broker is away, or takes no messages; ask again later');
       }
-      const body = Buffer.from(JSON.stringify(contract.question.parse(question)));
+      const body = bodyOf(contract, question);
       const { correlationId, traceparent } = inActiveTrace({ lineage }).lineage;
       const id = randomUUID();
       const reply = pending.add(id, timeoutMs);
@@ -150,6 +157,16 @@ export function createRequester({ maxPending = 1_000, ...options }: RequesterOpt
       await living;
     },
   };
+}
+
+function bodyOf<Question>(contract: RequestContract<Question>, question: Question): Buffer {
+  const body = Buffer.from(JSON.stringify(contract.question.parse(question)));
+  if (body.length <= MAX_BODY_BYTES) return body;
+  throw new MessageError(
+    'ONCEBOX_MESSAGE_TOO_LARGE',
+    `${contract.type}: the question has ${body.length} bytes and at most ${MAX_BODY_BYTES} can be sent. ` +
+      'Send a reference to the data instead.',
+  );
 }
 
 const closed = (): BrokerError => new BrokerError('ONCEBOX_BROKER_CLOSED', 'This process is stopping; ask another one');

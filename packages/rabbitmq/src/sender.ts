@@ -2,17 +2,15 @@ import type { ChannelModel } from 'amqplib';
 import { createApart } from './apart.ts';
 import {
   type ConfirmingChannel,
-  type ConfirmSettings,
-  type Cut,
-  giveUp,
+  type OnCut,
   type Outcome,
   openConfirmingChannel,
   type Sending,
   type Unsettled,
 } from './confirms.ts';
-import { BrokerError } from './errors.ts';
+import { inTime } from './in-time.ts';
 import type { Logger } from './logger.ts';
-import { persist } from './persist.ts';
+import { keepMainChannel } from './main-channel.ts';
 import type { Supervisor } from './supervisor.ts';
 
 export interface SenderOptions {
@@ -47,114 +45,30 @@ export interface Sender {
  */
 export function createSender(
   supervisor: Supervisor,
-  { logger, confirmTimeoutMs = 10_000, window = 1_000 }: SenderOptions,
+  options: SenderOptions,
   prepare: (connection: ChannelModel) => Promise<void> = async () => undefined,
 ): Sender {
+  const { logger } = options;
   const stop = new AbortController();
-  let connection: ChannelModel | undefined;
-  let channel: ConfirmingChannel | undefined;
-  /**
-   * What waits for the next channel while one is opened again because of a message. Nothing else
-   * waits for one.
-   */
-  let held: Unsettled[] | undefined;
-
-  // A blocked connection stays: it is the one on which the broker will say that the alarm is over.
-  const onTimeout = (): void => {
-    if (supervisor.state() !== 'blocked') supervisor.drop(`no confirm within ${confirmTimeoutMs} ms`);
-  };
-
-  const openOn = (on: ChannelModel, onCut: ConfirmSettings['onCut'], late = onTimeout): Promise<ConfirmingChannel> => {
-    const settings = { window, confirmTimeoutMs, onTimeout: late, ...(onCut && { onCut }) };
-    return inTime(openConfirmingChannel(on, settings), confirmTimeoutMs, late, (opened) => opened.close());
-  };
+  const { openOn, openIsolated } = openingOf(supervisor, options);
 
   const apart = createApart({
     logger,
     route,
-    plain,
+    plain: (message) => main.push(message),
     isConnected: () => supervisor.state() === 'connected',
-    async openSpare(onCut) {
-      if (connection === undefined) throw new BrokerError('ONCEBOX_BROKER_LOST', 'no connection to the broker');
-      return await openOn(connection, onCut);
-    },
-    async openIsolated(onCut) {
-      // A broker that can be reached at all is waited for: a failure after that is none of the
-      // broker's.
-      await inTime(supervisor.connected(), confirmTimeoutMs);
-      const another = await supervisor.another();
-      const end = (): void => void another.close().catch(() => undefined); // rejects when it is closed already
-      try {
-        const opened = await openOn(another, onCut, end);
-        return { ...opened, close: end };
-      } catch (error) {
-        end();
-        throw error;
-      }
-    },
+    openSpare: (onCut) => main.openBeside(onCut),
+    openIsolated,
   });
-
-  /** Called before anything else learns that the channel is closed. */
-  const onCut = (cut: Cut): void => {
-    channel = undefined;
-    const { closed, failure, sent, unsent } = cut;
-    if (closed === undefined || sent.length === 0) {
-      giveUp(cut);
-    } else if (closed === 'connection') {
-      giveUp({ failure, sent: [], unsent });
-      apart.accuse(sent, failure);
-    } else {
-      logger.warn({}, `opening the publishing channel again: ${failure?.message}`);
-      if (!stop.signal.aborted) held = [...unsent];
-      apart.examine(stop.signal.aborted ? [...sent, ...unsent] : sent);
-    }
-  };
-
-  const live = async (): Promise<void> => {
-    connection = await supervisor.connected();
-    try {
-      await prepare(connection);
-      do {
-        await apart.turn();
-        channel = await openOn(connection, onCut);
-        release();
-        const failure = await channel.ended;
-        channel = undefined;
-        if (held === undefined && failure !== undefined) throw failure;
-      } while (held !== undefined);
-    } catch (error) {
-      if (held !== undefined) apart.beAlone(); // the other channel may have been the last one that is allowed
-      throw error;
-    } finally {
-      if (!stop.signal.aborted) connection = undefined; // what was in flight may yet be tried
-      release();
-    }
-  };
-  void persist(live, stop.signal, (error) => {
-    logger.warn({}, `opening the publishing channel again: ${error instanceof Error ? error.message : String(error)}`);
-  });
-
-  function release(): void {
-    const waiting = held ?? [];
-    held = undefined;
-    for (const message of waiting) route(message);
-  }
+  const main = keepMainChannel({ supervisor, prepare, openOn, apart, route, logger, stop: stop.signal });
 
   function route(message: Unsettled): void {
-    const canSend = held !== undefined || channel !== undefined;
-    if (!canSend || !apart.takes(message)) plain(message);
-  }
-
-  function plain(message: Unsettled): void {
-    if (held !== undefined) held.push(message);
-    else if (channel !== undefined) channel.push(message);
-    else message.settle({ kind: 'unknown', reason: 'no connection to the broker' });
+    if (!main.canSend || !apart.takes(message)) main.push(message);
   }
 
   return {
     get ready() {
-      const canSend = channel !== undefined || held !== undefined;
-      return canSend && !stop.signal.aborted && supervisor.state() === 'connected';
+      return main.canSend && !stop.signal.aborted && supervisor.state() === 'connected';
     },
     send(sending) {
       if (stop.signal.aborted) return unknown('the publisher is closed');
@@ -163,11 +77,10 @@ export function createSender(
     },
     async close() {
       stop.abort();
-      const left = held ?? [];
-      held = undefined;
+      const left = main.takeHeld();
       if (left.length > 0) apart.examine(left);
       await apart.idle();
-      await channel?.drained();
+      await main.drained();
       await apart.idle();
     },
   };
@@ -175,24 +88,40 @@ export function createSender(
 
 const unknown = (reason: string): Promise<Outcome> => Promise.resolve({ kind: 'unknown', reason });
 
-/**
- * Rejects when it takes longer, and then calls `onLate`; what comes after all goes to `discard`.
- */
-async function inTime<T>(
-  work: Promise<T>,
-  milliseconds: number,
-  onLate: () => void = () => undefined,
-  discard: (result: T) => void = () => undefined,
-): Promise<T> {
-  const late = Promise.withResolvers<never>();
-  const timer = setTimeout(() => {
-    late.reject(new BrokerError('ONCEBOX_BROKER_LOST', `no answer from the broker within ${milliseconds} ms`));
-    work.then(discard, () => undefined);
-    onLate();
-  }, milliseconds);
-  try {
-    return await Promise.race([work, late.promise]);
-  } finally {
-    clearTimeout(timer);
-  }
+interface Opening {
+  openOn(connection: ChannelModel, onCut: OnCut): Promise<ConfirmingChannel>;
+  /** Opens a channel on one more connection, which ends with the channel. */
+  openIsolated(onCut: OnCut): Promise<ConfirmingChannel>;
+}
+
+function openingOf(
+  supervisor: Supervisor,
+  { confirmTimeoutMs = 10_000, window = 1_000 }: Omit<SenderOptions, 'logger'>,
+): Opening {
+  // A blocked connection stays: it is the one on which the broker will say that the alarm is over.
+  const onTimeout = (): void => {
+    if (supervisor.state() !== 'blocked') supervisor.drop(`no confirm within ${confirmTimeoutMs} ms`);
+  };
+
+  const open = (on: ChannelModel, onCut: OnCut, late: () => void): Promise<ConfirmingChannel> => {
+    const opening = openConfirmingChannel(on, { window, confirmTimeoutMs, onTimeout: late, onCut });
+    return inTime(opening, confirmTimeoutMs, late, (opened) => opened.close());
+  };
+
+  return {
+    openOn: (connection, onCut) => open(connection, onCut, onTimeout),
+    async openIsolated(onCut) {
+      // A broker that can be reached at all is waited for: a failure after that is none of the
+      // broker's.
+      await inTime(supervisor.connected(), confirmTimeoutMs);
+      const another = await supervisor.another();
+      const end = (): void => void another.close().catch(() => undefined); // rejects when it is closed already
+      try {
+        return { ...(await open(another, onCut, end)), close: end };
+      } catch (error) {
+        end();
+        throw error;
+      }
+    },
+  };
 }

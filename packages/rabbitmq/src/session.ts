@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { classOf, type Inbox, inHandleSpan, recordVerdict } from '@oncebox/message';
 import type { ChannelModel, ConsumeMessage } from 'amqplib';
-import { openAcks } from './acks.ts';
+import { FLUSH_MS, openAcks } from './acks.ts';
 import { openChannel } from './channel.ts';
 import { watchDepth } from './depth.ts';
 import { handledBy, idsOf } from './described.ts';
@@ -45,15 +45,6 @@ export interface Session {
   /** Resolves when the channel is closed, with the error if one closed it. */
   readonly ended: Promise<Error | undefined>;
 }
-
-/**
- * How long a channel stays open after the last message was settled. A quorum queue takes
- * acknowledgements in batches (of 32, when many come at once), and the broker forgets those it
- * still holds when the channel closes: of 100 given in one go up to 67 were lost on RabbitMQ 3.10
- * and 4.3, none after 20 ms. AMQP confirms no acknowledgement, so there is nothing to wait for but
- * time.
- */
-export const FLUSH_MS = 300;
 
 export async function openSession(connection: ChannelModel, sender: Sender, options: SessionOptions): Promise<Session> {
   const { inbox, prefetch, deliveryLimit, logger } = options;

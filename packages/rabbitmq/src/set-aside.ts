@@ -1,14 +1,16 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { type DeadLetter, deadQueue, fieldOf, setAsideQueue } from '@oncebox/message';
+import { type DeadLetter, deadQueue, setAsideQueue } from '@oncebox/message';
 import type { ChannelModel, ConsumeMessage } from 'amqplib';
-import { openChannel } from './channel.ts';
-import { openConfirmingChannel, type Sending } from './confirms.ts';
+import { FLUSH_MS } from './acks.ts';
+import { ifThere, openChannel } from './channel.ts';
+import type { Sending } from './confirms.ts';
+import { connectOnce, type OneConnection } from './connect-once.ts';
 import { copyOf } from './copies.ts';
 import { BrokerError } from './errors.ts';
+import { deliveryOf } from './fetch-one.ts';
 import type { Logger } from './logger.ts';
 import { NOTE } from './notes.ts';
-import { FLUSH_MS } from './session.ts';
-import { type Supervisor, superviseConnection } from './supervisor.ts';
+import type { SupervisorOptions } from './supervisor.ts';
 import { sendCopy, unwrapped } from './wrap.ts';
 
 /**
@@ -38,22 +40,17 @@ export interface BringBackOptions {
   readonly logger: Logger;
 }
 
-const CONNECT_MS = 10_000;
-const CONFIRM_MS = 10_000;
-
 /**
  * Moves what is set aside for a consumer to its dead queue, where its worker tries once more to
  * keep it. Each is gone from the one queue when the other has confirmed it.
  *
  * @returns how many.
  * @throws BrokerError ONCEBOX_INVALID_BROKER_URL; ONCEBOX_BROKER_AWAY; ONCEBOX_NOT_REPLAYED when
- *   the consumer has no such queue, or its dead
- *   queue takes nothing.
+ *   the consumer has no such queue, or its dead queue takes nothing.
  */
 export async function bringBack({ urls, consumer, logger }: BringBackOptions): Promise<number> {
-  return await onConnection(urls, `bring back to ${consumer}`, logger, async (connection, supervisor) => {
-    const onTimeout = () => supervisor.drop(`no confirm within ${CONFIRM_MS} ms`);
-    const sender = await openConfirmingChannel(connection, { window: 1, confirmTimeoutMs: CONFIRM_MS, onTimeout });
+  return await onConnection({ urls, name: `bring back to ${consumer}`, logger }, async ({ connection, openSender }) => {
+    const sender = await openSender(1);
     const { channel, close } = await openChannel(connection);
     const queue = setAsideQueue(consumer);
     const waiting = await depthOf(connection, consumer);
@@ -63,8 +60,7 @@ export async function bringBack({ urls, consumer, logger }: BringBackOptions): P
     for (let moved = 0; moved < waiting; moved++) {
       const got = await channel.get(queue);
       if (got === false) return moved;
-      const message = { ...got, fields: { ...got.fields, consumerTag: '' } };
-      const outcome = await sendCopy(sender, copyOf(deadQueue(consumer), unwrapped(message), {}));
+      const outcome = await sendCopy(sender, copyOf(deadQueue(consumer), unwrapped(deliveryOf(got)), {}));
       if (outcome.kind !== 'confirmed') throw new BrokerError('ONCEBOX_NOT_REPLAYED', outcome.reason);
       channel.ack(got);
     }
@@ -85,39 +81,23 @@ export async function countSetAside({
 }: Omit<BringBackOptions, 'consumer'> & { readonly consumers: readonly string[] }): Promise<
   ReadonlyMap<string, number>
 > {
-  return await onConnection(urls, 'count what is set aside', logger, async (connection) => {
+  return await onConnection({ urls, name: 'count what is set aside', logger }, async ({ connection }) => {
     const counts = new Map<string, number>();
     for (const consumer of consumers) counts.set(consumer, (await depthOf(connection, consumer)) ?? 0);
     return counts;
   });
 }
 
-/** On a channel of its own, which the broker closes for a queue that is not there. */
 async function depthOf(connection: ChannelModel, consumer: string): Promise<number | undefined> {
-  const { channel, close } = await openChannel(connection);
-  try {
-    return (await channel.checkQueue(setAsideQueue(consumer))).messageCount;
-  } catch (error) {
-    if (fieldOf(error, 'code') !== 404) throw error;
-    return undefined;
-  } finally {
-    await close();
-  }
+  const found = await ifThere(connection, (channel) => channel.checkQueue(setAsideQueue(consumer)));
+  return found?.messageCount;
 }
 
-async function onConnection<T>(
-  urls: readonly string[],
-  name: string,
-  logger: Logger,
-  work: (connection: ChannelModel, supervisor: Supervisor) => Promise<T>,
-): Promise<T> {
-  const supervisor = superviseConnection({ urls, name, logger });
+async function onConnection<T>(options: SupervisorOptions, work: (one: OneConnection) => Promise<T>): Promise<T> {
+  const one = await connectOnce(options);
   try {
-    const connection = await Promise.race([supervisor.connected(), delay(CONNECT_MS, undefined, { ref: false })]);
-    if (connection === undefined)
-      throw new BrokerError('ONCEBOX_BROKER_AWAY', `No broker has answered within ${CONNECT_MS} ms`);
-    return await work(connection, supervisor);
+    return await work(one);
   } finally {
-    await supervisor.close();
+    await one.supervisor.close();
   }
 }

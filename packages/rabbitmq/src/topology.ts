@@ -13,8 +13,9 @@ import {
   setAsideQueue,
 } from '@oncebox/message';
 import type { Channel, ChannelModel } from 'amqplib';
-import { BrokerError } from './errors.ts';
-import { declareContractExchange, isRefusedAs, onChannelOfItsOwn } from './exchange.ts';
+import { onChannelOfItsOwn } from './channel.ts';
+import { BrokerError, isRefusedAs } from './errors.ts';
+import { declareContractExchange } from './exchange.ts';
 
 /**
  * The exchanges that a consumer binds to: ours, and those that its contracts name. The relay
@@ -213,7 +214,7 @@ async function explained(what: string, declaration: Promise<unknown>): Promise<v
   try {
     await declaration;
   } catch (error) {
-    if (!(error instanceof Error) || Reflect.get(error, 'code') !== 406) throw error;
+    if (!isRefusedAs(406, error)) throw error;
     throw new BrokerError(
       'ONCEBOX_TOPOLOGY_MISMATCH',
       `The ${what} exists with other properties than are declared here, and a broker never changes those. ` +

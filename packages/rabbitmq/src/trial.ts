@@ -1,9 +1,9 @@
-import type { ConfirmingChannel, ConfirmSettings, Cut, Outcome, Unsettled } from './confirms.ts';
+import type { ConfirmingChannel, Cut, OnCut, Outcome, Unsettled } from './confirms.ts';
 import { nameOf } from './destinations.ts';
 
 export interface TrialOptions {
   /** Opens what one attempt is sent on. */
-  readonly open: (onCut: NonNullable<ConfirmSettings['onCut']>) => Promise<ConfirmingChannel>;
+  readonly open: (onCut: OnCut) => Promise<ConfirmingChannel>;
   /** Most attempts at a time. */
   readonly width: () => number;
   /** Whether one of the messages is to blame for the end of an attempt. */

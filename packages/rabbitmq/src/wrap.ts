@@ -1,7 +1,7 @@
 import type { ConsumeMessage } from 'amqplib';
 import { propertiesOf } from './bytes.ts';
 import type { Outcome, Sending } from './confirms.ts';
-import { plainList } from './frames.ts';
+import { plainBytes } from './frames.ts';
 import { isNote, NOTE } from './notes.ts';
 import { copyList, isDeepList } from './property-list.ts';
 import type { Sender } from './sender.ts';
@@ -28,8 +28,7 @@ export async function sendCopy(sender: Pick<Sender, 'send'>, copy: Sending): Pro
  * A message whose properties go in front of its body, in whose headers our notes alone are left.
  */
 function wrap(copy: Sending): Sending | undefined {
-  const plain = plainList(copy.options);
-  const list = copy.list ?? (plain === undefined ? undefined : Buffer.from(plain, 'latin1'));
+  const list = copy.list ?? plainBytes(copy.options);
   if (list === undefined) return undefined;
   const size = Buffer.alloc(SIZE_BYTES);
   size.writeUInt32BE(list.length);
