@@ -100,7 +100,7 @@ export function handleTogether(
     return verdicts;
   }
 
-  /** @param onFailure is told of a handler's failure before the message is held for it. */
+  /** @param onFailure gets a handler's failure before the message is held for it. */
   async function inSavepoints(
     batch: readonly Received[],
     onFailure: (failure: Failure) => void = () => undefined,

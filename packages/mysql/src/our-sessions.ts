@@ -18,7 +18,7 @@ export function giveOurSessions(core: CorePool, settings: readonly string[]): vo
     // pool itself drops such a connection.
     connection.on('error', () => undefined);
     const settled = takeSettings(connection, settings);
-    settled.catch(() => undefined); // whoever is given the connection is told
+    settled.catch(() => undefined); // whoever acquires the connection gets the error
     fresh.set(connection, settled);
   });
   const getConnection = core.getConnection.bind(core);
