@@ -56,8 +56,8 @@ export function createTrials(options: TrialsOptions): { readonly spare: Trial; r
     open: openIsolated,
     onLost(messages, { failure }) {
       const reason = failure?.message ?? 'the connection to the broker was lost';
-      // While the other connection is there, this is no outage. As `unknown` the messages would stop
-      // all others again.
+      // While the other connection is there, this is no outage. As `unknown` the messages would
+      // stop all others again.
       const outcome: Outcome = { kind: isConnected() ? 'nacked' : 'unknown', reason };
       for (const { settle } of messages) settle(outcome);
     },
