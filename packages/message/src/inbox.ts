@@ -1,8 +1,9 @@
 import type { Received, Verdict } from './wire.ts';
 
 /**
- * The inbox of one consumer as the broker's side sees it: what takes its messages, and what keeps those that were given up.
- * `createInbox` of @oncebox/inbox makes it, `startConsumer` of @oncebox/rabbitmq works for it; neither knows the other.
+ * The inbox of one consumer as the broker's side sees it: what takes its messages, and what keeps
+ * those that were given up. `createInbox` of @oncebox/inbox makes it, `startConsumer` of
+ * @oncebox/rabbitmq works for it; neither knows the other.
  */
 export interface Inbox {
   /** The consumer's name, and that of its queue. */
@@ -11,11 +12,15 @@ export interface Inbox {
   readonly bindings: readonly Binding[];
   /** Milliseconds before each further attempt; after the last one a message is dead. */
   readonly retryDelaysMs: readonly number[];
-  /** Set for a consumer that handles each key in order: it has several queues, and keeps what failed in its own store. */
+  /**
+   * Set for a consumer that handles each key in order: it has several queues, and keeps what failed
+   * in its own store.
+   */
   readonly ordered?: {
     /**
-     * Handles one message that was held and is due. @returns undefined when none is. @throws what the database says of an outage; the
-     * trouble of one key is an outcome, so that the others go on.
+     * Handles one message that was held and is due. @returns undefined when none is. @throws what
+     * the database says of an outage; the trouble of one key is an outcome, so that the others go
+     * on.
      */
     handleHeld(): Promise<HeldOutcome | undefined>;
   };
@@ -23,7 +28,10 @@ export interface Inbox {
   process(message: Received): Promise<Verdict>;
   /** @throws what the database says when nothing could be processed now. */
   probe(): Promise<void>;
-  /** Writes down who consumes what; called whenever the queue has been declared and bound. @throws when it could not. */
+  /**
+   * Writes down who consumes what; called whenever the queue has been declared and bound. @throws
+   * when it could not.
+   */
   register(): Promise<void>;
   /** Without it, what is given up stays in the dead queue. */
   readonly deadLetters?: DeadLetters;
@@ -85,14 +93,16 @@ export interface HeldOutcome {
 
 export interface DeadLetters {
   /**
-   * Keeps one copy from the dead queue. The same copy again changes nothing; after its stub it takes the stub's place.
+   * Keeps one copy from the dead queue. The same copy again changes nothing; after its stub it
+   * takes the stub's place.
    *
-   * @throws InboxError ONCEBOX_UNSTORABLE when the store answers and does not take this one: it is to be set aside, so that others are kept.
-   *   What else it throws is an outage, to be waited for.
+   * @throws InboxError ONCEBOX_UNSTORABLE when the store answers and does not take this one: it is
+   *   to be set aside, so that others are kept. What else it throws is an outage, to be waited for.
    */
   keep(letter: DeadLetter): Promise<void>;
   /**
-   * Sends a small batch of those that were marked for it to their consumer again, and marks each that was sent.
+   * Sends a small batch of those that were marked for it to their consumer again, and marks each
+   * that was sent.
    *
    * @returns whether there may be more.
    * @throws what `send` throws, after marking those that were sent before.
@@ -100,7 +110,10 @@ export interface DeadLetters {
   replay(send: SendAgain): Promise<boolean>;
 }
 
-/** Resolves with `sent` when the message is safe with the broker, rejects when it cannot be sent now. */
+/**
+ * Resolves with `sent` when the message is safe with the broker, rejects when it cannot be sent
+ * now.
+ */
 export type SendAgain = (letter: DeadMessage) => Promise<'sent' | 'unsendable'>;
 
 /** What a replay needs of a dead letter. */

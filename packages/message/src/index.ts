@@ -43,7 +43,7 @@ export {
   type ProblemCode,
   type SendAgain,
 } from './inbox.ts';
-export { fitsShortString, isDatable, isExact, isVersion, utf8TextOf } from './limits.ts';
+export { fitsShortString, isDatable, isExact, isVersion, MAX_BODY_BYTES, utf8TextOf } from './limits.ts';
 export {
   COMMANDS_EXCHANGE,
   deadQueue,

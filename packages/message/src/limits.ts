@@ -9,6 +9,11 @@ import { isUtf8 } from 'node:buffer';
  */
 const SHORT_STRING_BYTES = 255;
 /**
+ * Bytes of a message's body: what MEDIUMTEXT holds, and one byte less than the default limit of
+ * RabbitMQ 4 (16 MiB).
+ */
+export const MAX_BODY_BYTES = 16 * 1024 * 1024 - 1;
+/**
  * Characters of the columns outbox.aggregateid and outbox.exchange (VARCHAR counts code points);
  * see migrations/messaging.
  */

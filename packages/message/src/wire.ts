@@ -5,13 +5,19 @@ import { PARTITION_HEADER, REPLAY_HEADER } from './names.ts';
 import { carried, exact, malformed, named, text } from './properties.ts';
 import type { Uncounted } from './uncounted.ts';
 
-/** A committed message on its way to the broker: what a row says, and nothing of the contract it came from. */
+/**
+ * A committed message on its way to the broker: what a row says, and nothing of the contract it
+ * came from.
+ */
 export interface OutgoingMessage {
   readonly id: string;
   readonly type: string;
   readonly version: number;
   readonly aggregateId: string;
-  /** Of its ordering key, as its outbox row says; what an ordered consumer's queues divide the keys by. */
+  /**
+   * Of its ordering key, as its outbox row says; what an ordered consumer's queues divide the keys
+   * by.
+   */
   readonly partition?: number;
   /** JSON text; sent byte for byte. */
   readonly payload: string;
@@ -42,8 +48,9 @@ export interface WireProperties {
 }
 
 /**
- * Properties and headers of a message on the wire: CloudEvents 1.0 in the AMQP binding's binary mode, beside AMQP's own fields.
- * Few headers, because encoding them is most of what a publish costs in Node.
+ * Properties and headers of a message on the wire: CloudEvents 1.0 in the AMQP binding's binary
+ * mode, beside AMQP's own fields. Few headers, because encoding them is most of what a publish
+ * costs in Node.
  */
 export function toWire(message: OutgoingMessage): { body: Buffer; properties: WireProperties } {
   const { lineage } = message;
@@ -56,7 +63,8 @@ export function toWire(message: OutgoingMessage): { body: Buffer; properties: Wi
     'cloudEvents:subject': message.aggregateId,
     schemaversion: message.version,
   };
-  // Text: a headers exchange compares types too, and clients differ in which integer type they send.
+  // Text: a headers exchange compares types too, and clients differ in which integer type they
+  // send.
   if (message.partition !== undefined) headers[PARTITION_HEADER] = String(message.partition);
   if (lineage.traceparent !== undefined) headers['traceparent'] = lineage.traceparent;
   if (lineage.causationId !== undefined) headers['causationid'] = lineage.causationId;
@@ -75,7 +83,10 @@ export function toWire(message: OutgoingMessage): { body: Buffer; properties: Wi
   };
 }
 
-/** A message as it came from the broker, checked for what every handler needs and not yet against a contract. */
+/**
+ * A message as it came from the broker, checked for what every handler needs and not yet against a
+ * contract.
+ */
 export interface Received {
   readonly id: string;
   readonly type: string;
@@ -91,9 +102,14 @@ export interface Received {
   readonly routingKey: string;
   /** Set for a message that was sent again from the log: history, and no news. */
   readonly replayed?: true;
-  /** What it takes to keep the message and to read it again; given to the inbox of an ordered consumer. */
+  /**
+   * What it takes to keep the message and to read it again; given to the inbox of an ordered
+   * consumer.
+   */
   readonly original?: DeadMessage;
-  /** How often it was delivered before and not settled; given to the inbox of an ordered consumer. */
+  /**
+   * How often it was delivered before and not settled; given to the inbox of an ordered consumer.
+   */
   readonly deliveredBefore?: number;
 }
 
@@ -115,9 +131,10 @@ export interface Delivery {
  *
  * Of its lineage it leaves out what a message that is caused by this one could not carry on.
  *
- * @throws MessageError ONCEBOX_MALFORMED_MESSAGE without an id, a type or a version: such a message cannot be told from its duplicates
- *   or matched to a handler. And for an id, type, key or body that is not UTF-8: it would be handled altered, or taken for a duplicate of
- *   another. Such messages are dead: never "processed anyway".
+ * @throws MessageError ONCEBOX_MALFORMED_MESSAGE without an id, a type or a version: such a message
+ *   cannot be told from its duplicates or matched to a handler. And for an id, type, key or body
+ *   that is not UTF-8: it would be handled altered, or taken for a duplicate of another. Such
+ *   messages are dead: never "processed anyway".
  */
 export function fromWire({ content, properties, routingKey }: Delivery): Received {
   const headers = properties.headers ?? {};
@@ -153,9 +170,11 @@ export function fromWire({ content, properties, routingKey }: Delivery): Receive
 }
 
 /**
- * What one attempt at a message came to, as the inbox tells the broker's side:
- * `handled` and `duplicate` are acknowledged, and so are `skipped`, history that its handler does not take, and `held`, which an ordered consumer has in its own store, to be handled later (`dead`: as a dead letter at once); `retry` comes back later and counts; `dead` is given up at once;
- * `unavailable` is an outage of what the handler stands on: nothing is counted, consumption pauses.
+ * What one attempt at a message came to, as the inbox tells the broker's side: `handled` and
+ * `duplicate` are acknowledged, and so are `skipped`, history that its handler does not take, and
+ * `held`, which an ordered consumer has in its own store, to be handled later (`dead`: as a dead
+ * letter at once); `retry` comes back later and counts; `dead` is given up at once; `unavailable`
+ * is an outage of what the handler stands on: nothing is counted, consumption pauses.
  */
 export type Verdict =
   | { readonly kind: 'handled' | 'duplicate' | 'skipped' }

@@ -2,6 +2,7 @@ import {
   type Contract,
   claimFor,
   inActiveTrace,
+  MAX_BODY_BYTES,
   type Message,
   MessageError,
   type NewOutboxRow,
@@ -11,8 +12,6 @@ import { assertTransaction, insertRow, type Transaction, withOwnOptions } from '
 import type { RowDataPacket } from 'mysql2/promise';
 import { keepPayload } from './claimed.ts';
 
-/** What MEDIUMTEXT holds, and one byte less than the broker's default limit of 16 MiB. */
-const MAX_PAYLOAD_BYTES = 16 * 1024 * 1024 - 1;
 /**
  * Smaller rows fit every server's packet (its least default is 1 MiB), so only larger ones pay a
  * round trip to ask.
@@ -77,7 +76,7 @@ async function refuseOversize(tx: Transaction, type: string, bytes: number): Pro
   const [[server]] = await withOwnOptions(tx).query<(RowDataPacket & { packet: number })[]>(
     'SELECT @@max_allowed_packet AS packet',
   );
-  const limit = Math.min(MAX_PAYLOAD_BYTES, (server?.packet ?? 0) - ROW_OVERHEAD_BYTES);
+  const limit = Math.min(MAX_BODY_BYTES, (server?.packet ?? 0) - ROW_OVERHEAD_BYTES);
   if (bytes <= limit) return;
   throw new MessageError(
     'ONCEBOX_MESSAGE_TOO_LARGE',

@@ -10,11 +10,14 @@ export interface Work {
   readonly partitions: readonly number[];
   /** Those of them with a held row that is due. */
   readonly due: ReadonlySet<number>;
-  /** Whether all that was ready is less than a pass takes, so that partitions need no shares of it. */
+  /**
+   * Whether all that was ready is less than a pass takes, so that partitions need no shares of it.
+   */
   readonly few: boolean;
 }
 
-// One index probe a partition and table: the cost does not grow with the backlog, where SELECT DISTINCT partition_id walks all of it.
+// One index probe a partition and table: the cost does not grow with the backlog, where SELECT
+// DISTINCT partition_id walks all of it.
 const FIND_WORK = ALL.flatMap((partition) => [
   `(SELECT ${partition} AS p, 0 AS due FROM outbox FORCE INDEX (outbox_work)
      WHERE state = 'pending' AND held = 0 AND partition_id = ${partition} AND seq > ? LIMIT 1)`,
@@ -26,11 +29,12 @@ const FIND_WORK = ALL.flatMap((partition) => [
 const FEW = 64;
 
 /**
- * The work of a relay that keeps up, in one walk over the few rows that are ready: a tenth of the cost of the 32 probes above, which is
- * most of what a relay costs that has little to do.
+ * The work of a relay that keeps up, in one walk over the few rows that are ready: a tenth of the
+ * cost of the 32 probes above, which is most of what a relay costs that has little to do.
  *
  * @param most rows of a pass
- * @returns undefined when there is more than few, or when anything waits, due or not: then it takes the probes.
+ * @returns undefined when there is more than few, or when anything waits, due or not: then it takes
+ *   the probes.
  */
 export async function findFew(pool: Pool, most: number): Promise<Work | undefined> {
   const limit = Math.min(FEW, most);
@@ -42,7 +46,10 @@ export async function findFew(pool: Pool, most: number): Promise<Work | undefine
   return { partitions: [...new Set(rows.map(({ p }) => Number(p)))], due: new Set(), few: true };
 }
 
-/** @param floors for each partition, the `seq` up to which the caller believes that nothing is pending; '0' to look at all. */
+/**
+ * @param floors for each partition, the `seq` up to which the caller believes that nothing is
+ * pending; '0' to look at all.
+ */
 export async function findWork(pool: Pool, floors: readonly string[]): Promise<Work> {
   const [rows] = await pool.execute<(RowDataPacket & { p: number; due: number })[]>(FIND_WORK, [...floors]);
   return {
@@ -53,10 +60,12 @@ export async function findWork(pool: Pool, floors: readonly string[]): Promise<W
 }
 
 /**
- * Locks up to `share` free ones of `wanted` (ascending), from `start` on and then from the beginning, so that no partition is
- * always last. SKIP LOCKED passes over what another lane or process holds.
+ * Locks up to `share` free ones of `wanted` (ascending), from `start` on and then from the
+ * beginning, so that no partition is always last. SKIP LOCKED passes over what another lane or
+ * process holds.
  *
- * Two ranges and no ORDER BY: a sort would read, and so lock, every candidate before LIMIT cuts them.
+ * Two ranges and no ORDER BY: a sort would read, and so lock, every candidate before LIMIT cuts
+ * them.
  */
 export async function claim(
   tx: Transaction,
@@ -81,8 +90,9 @@ export async function claim(
 }
 
 /**
- * Locks one partition, and waits for it where a lane would skip: under constant load it is never free for long, and who skips
- * would starve. A lane gives it back within a pass, which has a deadline.
+ * Locks one partition, and waits for it where a lane would skip: under constant load it is never
+ * free for long, and who skips would starve. A lane gives it back within a pass, which has a
+ * deadline.
  */
 export async function lockPartition(tx: Transaction, partition: number): Promise<void> {
   await tx.query('SELECT partition_id FROM outbox_partition WHERE partition_id = ? FOR UPDATE', [partition]);
@@ -94,7 +104,9 @@ export interface Due {
   readonly aggregateid: string;
 }
 
-/** Held rows whose time has come, of the partitions that the caller has locked, longest due first. */
+/**
+ * Held rows whose time has come, of the partitions that the caller has locked, longest due first.
+ */
 export async function readDue(tx: Transaction, partitions: readonly number[], limit: number): Promise<Due[]> {
   const [rows] = await tx.query<(RowDataPacket & Due)[]>(
     `SELECT CAST(seq AS CHAR) AS seq, aggregatetype, aggregateid FROM outbox_waiting
@@ -104,17 +116,24 @@ export async function readDue(tx: Transaction, partitions: readonly number[], li
   return rows;
 }
 
-/** With more keys than this due at once, each sends its head alone: the statement below has a part for each. */
+/**
+ * With more keys than this due at once, each sends its head alone: the statement below has a part
+ * for each.
+ */
 const CHAINED_KEYS = 50;
-/** Held rows of one key in a pass. Each waits for the confirm of the one before, and the whole pass for the last. */
+/**
+ * Held rows of one key in a pass. Each waits for the confirm of the one before, and the whole pass
+ * for the last.
+ */
 const CHAIN = 50;
 
 /** Whether `readInTurn` gives whole chains for these. */
 export const isChained = (due: readonly Due[]): boolean => due.length > 0 && due.length <= CHAINED_KEYS;
 
 /**
- * The held rows whose turn it is: of each key whose head is due, the head and what waits right behind it, up to a parked row.
- * Without the rest of the chain, a key that piled up behind a failure would recover at one message a pass.
+ * The held rows whose turn it is: of each key whose head is due, the head and what waits right
+ * behind it, up to a parked row. Without the rest of the chain, a key that piled up behind a
+ * failure would recover at one message a pass.
  */
 export async function readInTurn(tx: Transaction, due: readonly Due[]): Promise<string[]> {
   if (!isChained(due)) return due.map(({ seq }) => seq);
@@ -131,7 +150,8 @@ export async function readInTurn(tx: Transaction, due: readonly Due[]): Promise<
   const inTurn: string[] = [];
   for (const chain of Map.groupBy(rows, keyOf).values()) {
     const parked = chain.findIndex(({ state }) => state !== 'pending');
-    // An entry can be due and not its key's head: an earlier row may have committed late, and failed since.
+    // An entry can be due and not its key's head: an earlier row may have committed late, and
+    // failed since.
     if (!dueNow.has(chain[0]?.seq ?? '')) continue;
     inTurn.push(...chain.slice(0, parked === -1 ? undefined : parked).map(({ seq }) => seq));
   }
@@ -152,7 +172,10 @@ export async function readStale(tx: Transaction, due: readonly Due[]): Promise<r
 export interface ReadLimits {
   /** Rows of all partitions together, and as many again of those that are held. */
   readonly rows: number;
-  /** Payload bytes of all partitions together. The first row of a partition is read whatever its size. */
+  /**
+   * Payload bytes of all partitions together. The first row of a partition is read whatever its
+   * size.
+   */
   readonly bytes: number;
 }
 
@@ -168,17 +191,20 @@ const NOTHING_PASSED_OVER: PassedOver = new Map();
 /**
  * Reads the ready rows of locked partitions, and the held rows `inTurn`, in the order of `seq`.
  *
- * A plain read: it takes no lock and, at READ COMMITTED, keeps no read view, so purge goes on while the caller publishes. What
- * another relay settled before it freed a partition is seen, because the statement starts after the lock was given.
+ * A plain read: it takes no lock and, at READ COMMITTED, keeps no read view, so purge goes on while
+ * the caller publishes. What another relay settled before it freed a partition is seen, because the
+ * statement starts after the lock was given.
  *
- * From the beginning of each partition, and not from where the last pass ended: a row that commits late lies before that, and may be
- * the first of a key whose next row is there already. To skip it would be to let that one overtake. Whoever gives `passedOver` asks
- * `keysPassedOver` for such keys.
+ * From the beginning of each partition, and not from where the last pass ended: a row that commits
+ * late lies before that, and may be the first of a key whose next row is there already. To skip it
+ * would be to let that one overtake. Whoever gives `passedOver` asks `keysPassedOver` for such
+ * keys.
  *
- * Each partition has its share of the rows, in a part of its own, unless they are `few`: sixteen parts double what a small read costs.
+ * Each partition has its share of the rows, in a part of its own, unless they are `few`: sixteen
+ * parts double what a small read costs.
  *
- * The inner part sees positions and sizes only; the running total cuts it before any payload is fetched, so that a thousand
- * large messages cannot exhaust the process.
+ * The inner part sees positions and sizes only; the running total cuts it before any payload is
+ * fetched, so that a thousand large messages cannot exhaust the process.
  */
 export async function read(
   tx: Transaction,
@@ -218,8 +244,9 @@ export async function read(
 }
 
 /**
- * Of the keys of `rows`, those with a ready row among the rows that are passed over: theirs must wait for it. Walks the rows that
- * are passed over, by outbox_work; asked only while there are some.
+ * Of the keys of `rows`, those with a ready row among the rows that are passed over: theirs must
+ * wait for it. Walks the rows that are passed over, by outbox_work; asked only while there are
+ * some.
  */
 export async function keysPassedOver(
   tx: Transaction,
@@ -252,7 +279,10 @@ export async function readReady(tx: Transaction, seqs: readonly string[]): Promi
   return new Set(rows.map(({ seq }) => seq));
 }
 
-/** By ordering key, the `seq` of its first waiting row: whatever comes after that row in the key is blocked. */
+/**
+ * By ordering key, the `seq` of its first waiting row: whatever comes after that row in the key is
+ * blocked.
+ */
 export type Heads = ReadonlyMap<string, string>;
 
 /** The heads of those keys of `rows` that have one. */

@@ -24,8 +24,9 @@ export interface Acks {
 }
 
 /**
- * Gathers what is acknowledged in one turn of the loop, a batch as a rule, into as few frames as its order allows: one for all
- * messages up to the oldest that is not settled, and one for each behind it. amqplib makes a system call of each frame.
+ * Gathers what is acknowledged in one turn of the loop, a batch as a rule, into as few frames as
+ * its order allows: one for all messages up to the oldest that is not settled, and one for each
+ * behind it. amqplib makes a system call of each frame.
  */
 export function openAcks(consumer: string, { channel, closed }: Pick<LiveChannel, 'channel' | 'closed'>): Acks {
   const unsettled = new Set<number>(); // delivery tags, which rise
@@ -38,7 +39,8 @@ export function openAcks(consumer: string, { channel, closed }: Pick<LiveChannel
     try {
       send(messages);
     } catch (error) {
-      // It is being closed, and the broker takes back what it was not told of. Nobody else could catch this.
+      // It is being closed, and the broker takes back what it was not told of. Nobody else could
+      // catch this.
       if (!(error instanceof IllegalOperationError)) throw error;
     }
   }

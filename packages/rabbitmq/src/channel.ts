@@ -1,7 +1,10 @@
 import type { Channel, ChannelModel } from 'amqplib';
 import { isRefusedAs } from './errors.ts';
 
-/** A channel and its end, which nobody else may be told of: an error that no one listens for would end the process. */
+/**
+ * A channel and its end, which nobody else may be told of: an error that no one listens for would
+ * end the process.
+ */
 export interface LiveChannel {
   readonly channel: Channel;
   /** Aborted when the channel is closed. */
@@ -28,7 +31,8 @@ export async function openChannel(connection: ChannelModel): Promise<LiveChannel
     closed: closing.signal,
     ended: ended.promise,
     async close() {
-      // It rejects when the channel is closed already, and never settles when the connection dies under it.
+      // It rejects when the channel is closed already, and never settles when the connection dies
+      // under it.
       await Promise.race([channel.close().catch(() => undefined), ended.promise]);
     },
   };

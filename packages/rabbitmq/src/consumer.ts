@@ -16,16 +16,25 @@ import { openSession, type Session } from './session.ts';
 export interface ConsumerOptions {
   readonly broker: Broker;
   /**
-   * Whose queue to consume: `createInbox(pool, definition)`. Processes that give the same name share the work. `process` is called
-   * for up to `prefetch` messages at a time; `probe` before consuming, and after an `unavailable` until it resolves.
+   * Whose queue to consume: `createInbox(pool, definition)`. Processes that give the same name
+   * share the work. `process` is called for up to `prefetch` messages at a time; `probe` before
+   * consuming, and after an `unavailable` until it resolves.
    */
   readonly inbox: Inbox;
   readonly logger: Logger;
-  /** What the log calls that which `probe` asks for, without credentials. Default `the database`. */
+  /**
+   * What the log calls that which `probe` asks for, without credentials. Default `the database`.
+   */
   readonly dependency?: string;
-  /** Most messages in hand. Default 400: four times the inbox's batch is useful, as two are handled while two wait. An ordered consumer has 50 of each of its queues. */
+  /**
+   * Most messages in hand. Default 400: four times the inbox's batch is useful, as two are handled
+   * while two wait. An ordered consumer has 50 of each of its queues.
+   */
   readonly prefetch?: number;
-  /** How often the broker delivers a message that is never settled, because its worker crashes, before it is dead. Default 20. Not for an ordered consumer. */
+  /**
+   * How often the broker delivers a message that is never settled, because its worker crashes,
+   * before it is dead. Default 20. Not for an ordered consumer.
+   */
   readonly deliveryLimit?: number;
   /** Milliseconds between two looks for dead letters that are marked for replay. Default 1,000. */
   readonly replayPollMs?: number;
@@ -38,14 +47,19 @@ export interface Consumer {
    * messages, one at a time over all its consumers, and none of them consumes until that is done.
    */
   readonly consuming: boolean;
-  /** Takes no more messages and resolves when those in hand are settled, however long their handlers take. */
+  /**
+   * Takes no more messages and resolves when those in hand are settled, however long their handlers
+   * take.
+   */
   stop(): Promise<void>;
 }
 
 /**
- * Consumes a queue of its own: declares it with its retry queues and its dead queue, and acknowledges a message when its handler
- * is done, or when a copy of it is safe in a retry queue or the dead queue. Delivery is at least once and in no order across
- * retries, unless the consumer is ordered: then it has several queues, and what fails is safe in the inbox. It waits for a broker that is away, and for what its handlers stand on. What comes to the dead queue it moves into the
+ * Consumes a queue of its own: declares it with its retry queues and its dead queue, and
+ * acknowledges a message when its handler is done, or when a copy of it is safe in a retry queue or
+ * the dead queue. Delivery is at least once and in no order across retries, unless the consumer is
+ * ordered: then it has several queues, and what fails is safe in the inbox. It waits for a broker
+ * that is away, and for what its handlers stand on. What comes to the dead queue it moves into the
  * inbox's dead letters, and what is marked there for replay it sends to its own queue.
  */
 export function startConsumer({
@@ -86,7 +100,10 @@ export function startConsumer({
     }
   };
 
-  /** A connection on which the name is claimed. Under a name that is another service's, its messages would come here. */
+  /**
+   * A connection on which the name is claimed. Under a name that is another service's, its messages
+   * would come here.
+   */
   const claimed = async (): Promise<ChannelModel> => {
     const connection = await broker.consuming.connected();
     await holding?.claim(connection);

@@ -8,8 +8,9 @@ import { isNote, isTime, NOTE, originalRoutingKey } from './notes.ts';
 import { type Copying, copyList, readList } from './property-list.ts';
 
 /**
- * Headers that are not the sender's words but the broker's notes on one copy's way, and `CC` and `BCC`, which would send our copy to
- * other queues as well. RabbitMQ drops CC when it dead-letters, for the same reason.
+ * Headers that are not the sender's words but the broker's notes on one copy's way, and `CC` and
+ * `BCC`, which would send our copy to other queues as well. RabbitMQ drops CC when it dead-letters,
+ * for the same reason.
  */
 const NOT_COPIED: ReadonlySet<string> = new Set([
   'x-death',
@@ -23,8 +24,9 @@ const isCopied = (header: string): boolean => !NOT_COPIED.has(header) && !/^x-(f
 const isOriginal = (header: string): boolean => isCopied(header) && !isNote(header);
 
 /**
- * What of a message's properties goes with its copies. `expiration` does not, because it would make a copy vanish from the dead
- * queue, and neither does `userId`, which the broker compares with the sender's.
+ * What of a message's properties goes with its copies. `expiration` does not, because it would make
+ * a copy vanish from the dead queue, and neither does `userId`, which the broker compares with the
+ * sender's.
  */
 const COPIED = [
   'contentType',
@@ -38,7 +40,9 @@ const COPIED = [
   'appId',
 ] as const;
 
-/** Means the channel that sends. Sent on one that awaits no replies, the broker closes that channel. */
+/**
+ * Means the channel that sends. Sent on one that awaits no replies, the broker closes that channel.
+ */
 const REPLY_TO_SENDER = 'amq.rabbitmq.reply-to';
 const isSendable = (name: string, value: unknown): boolean => name !== 'replyTo' || value !== REPLY_TO_SENDER;
 
@@ -119,7 +123,10 @@ export function originalTo(queue: string, body: Buffer, list: Buffer, routingKey
   return { ...toQueue(queue, body, readList(list), notes), list: copyList(list, ORIGINALS, notes) };
 }
 
-/** A message's properties and headers as its sender gave them, and nothing that depends on how often they were delivered. */
+/**
+ * A message's properties and headers as its sender gave them, and nothing that depends on how often
+ * they were delivered.
+ */
 export function originalProperties({ properties }: ConsumeMessage): object {
   const headers = Object.entries(properties.headers ?? {}).filter(([name]) => isOriginal(name));
   return { ...copiedProperties(properties), headers: Object.fromEntries(headers) };

@@ -22,7 +22,10 @@ export function originalOf(message: ConsumeMessage) {
   };
 }
 
-/** Reads a copy from a consumer's dead queue: one that we sent there, with our notes, or one that came there by itself. Never throws. */
+/**
+ * Reads a copy from a consumer's dead queue: one that we sent there, with our notes, or one that
+ * came there by itself. Never throws.
+ */
 export function deadLetterOf(message: ConsumeMessage, consumer: string, deliveryLimit: number): DeadLetter {
   const headers: Readonly<Record<string, unknown>> = message.properties.headers ?? {};
   const first: unknown = headers[NOTE.firstFailure];
@@ -48,7 +51,8 @@ export function deadLetterOf(message: ConsumeMessage, consumer: string, delivery
     routingKey: headers[NOTE.routingKey] === undefined ? (death.routingKey ?? letter.routingKey) : letter.routingKey,
     reason: wordsOf(death),
     errorClass: undefined,
-    // By the setting: x-delivery-count is gone from such a copy on RabbitMQ 3.10, and counts our own looks at it too on 4.3.
+    // By the setting: x-delivery-count is gone from such a copy on RabbitMQ 3.10, and counts our
+    // own looks at it too on 4.3.
     attempts: failedAttempts(message, consumer) + (death.reason === 'delivery_limit' ? deliveryLimit + 1 : 1),
     firstFailedAt: letter.firstFailedAt ?? death.at,
     lastFailedAt: death.at,
@@ -67,7 +71,10 @@ interface Death {
   readonly at: Date | undefined;
 }
 
-/** What the broker writes when it gives up a message of the consumer's queue; the deaths in retry queues are no failures. */
+/**
+ * What the broker writes when it gives up a message of the consumer's queue; the deaths in retry
+ * queues are no failures.
+ */
 function deathIn(headers: Readonly<Record<string, unknown>>, consumer: string): Death | undefined {
   const deaths: unknown = headers['x-death'];
   const last: unknown = Array.isArray(deaths) ? deaths[0] : undefined; // the latest comes first
@@ -109,9 +116,9 @@ const COUNTS: ReadonlySet<string> = new Set(['x-delivery-count', 'x-acquired-cou
 /**
  * The same for each delivery of one copy.
  *
- * Two messages without an id may be alike in all else, and where their bytes are not known, so may two whose ids are not UTF-8. Where our
- * note does not tell their copies apart, because the broker moved them, each delivery is a letter of its own: one kept twice is better
- * than one lost.
+ * Two messages without an id may be alike in all else, and where their bytes are not known, so may
+ * two whose ids are not UTF-8. Where our note does not tell their copies apart, because the broker
+ * moved them, each delivery is a letter of its own: one kept twice is better than one lost.
  */
 function hashOf({ properties, content }: ConsumeMessage): Buffer {
   const hash = createHash('sha256');

@@ -40,9 +40,10 @@ export interface DrainOptions {
 }
 
 /**
- * Moves what comes to a consumer's dead queue into its dead letters: kept first, then acknowledged, so that a copy is there at least
- * once. While the store is away, what is in hand waits and the rest stays in the queue, which has no delivery limit. What the store does not
- * take while it is there is set aside in a queue of its own, so that it is in nobody's way.
+ * Moves what comes to a consumer's dead queue into its dead letters: kept first, then acknowledged,
+ * so that a copy is there at least once. While the store is away, what is in hand waits and the
+ * rest stays in the queue, which has no delivery limit. What the store does not take while it is
+ * there is set aside in a queue of its own, so that it is in nobody's way.
  *
  * @returns when `stop` is aborted and nothing is in hand.
  */
@@ -89,7 +90,8 @@ export async function drainDeadQueue(options: DrainOptions): Promise<void> {
       if (canSetAside) void watchDepth(opened, name, setAsideQueue(name));
       const failure = await Promise.race([ended, stopped, cancelled.promise]);
       await subscription.widen(0);
-      // Not for those of a channel that is gone: the broker sends them again, and whoever keeps one twice keeps one.
+      // Not for those of a channel that is gone: the broker sends them again, and whoever keeps one
+      // twice keeps one.
       while (inHand.size > 0 && !closed.aborted) await Promise.race([Promise.all(inHand), ended]);
       if (failure !== undefined) throw failure;
     } finally {
@@ -101,14 +103,20 @@ export async function drainDeadQueue(options: DrainOptions): Promise<void> {
   });
 }
 
-/** `safe`: in the store or set aside. `stuck`: neither takes it. `in hand`: the channel ends before it is known. */
+/**
+ * `safe`: in the store or set aside. `stuck`: neither takes it. `in hand`: the channel ends before
+ * it is known.
+ */
 type Place = 'safe' | 'stuck' | 'in hand';
 
 interface SettingAside extends DrainOptions {
   readonly canSetAside: boolean;
 }
 
-/** Keeps a dead letter, or sets it aside, and waits for the database and the broker where they are away. @throws when the queue is gone. */
+/**
+ * Keeps a dead letter, or sets it aside, and waits for the database and the broker where they are
+ * away. @throws when the queue is gone.
+ */
 async function placeOf(options: SettingAside, message: ConsumeMessage, ending: AbortSignal): Promise<Place> {
   const { name, deadLetters, deliveryLimit, logger } = options;
   const letter = deadLetterOf(message, name, deliveryLimit);
@@ -139,7 +147,10 @@ async function placeOf(options: SettingAside, message: ConsumeMessage, ending: A
   return 'in hand';
 }
 
-/** Keeps a letter. @returns why the store, which is there, does not take it; undefined when it is kept. @throws when the store is away. */
+/**
+ * Keeps a letter. @returns why the store, which is there, does not take it; undefined when it is
+ * kept. @throws when the store is away.
+ */
 async function refusalOf(deadLetters: DeadLetters, letter: DeadLetter): Promise<string | undefined> {
   try {
     await deadLetters.keep(letter);
@@ -150,7 +161,10 @@ async function refusalOf(deadLetters: DeadLetters, letter: DeadLetter): Promise<
   }
 }
 
-/** The stub first: what is in the queue should have one. @throws when the store or the broker is away. */
+/**
+ * The stub first: what is in the queue should have one. @throws when the store or the broker is
+ * away.
+ */
 async function setAside(
   { sender, name, deadLetters, logger }: DrainOptions,
   message: ConsumeMessage,

@@ -27,8 +27,9 @@ export class BrokerError extends Error {
 }
 
 /**
- * What a log line says of an error: its code where it has one (`ECONNREFUSED`, `404`), for amqplib's handshake errors their text. Of a
- * connection that a database did not give, the code and the number of what the server said: the driver has no code for some.
+ * What a log line says of an error: its code where it has one (`ECONNREFUSED`, `404`), for
+ * amqplib's handshake errors their text. Of a connection that a database did not give, the code and
+ * the number of what the server said: the driver has no code for some.
  */
 export function reasonOf(error: unknown): string {
   const code = fieldOf(error, 'code');

@@ -1,7 +1,8 @@
 import type { Sending } from './confirms.ts';
 
-// AMQP 0-9-1, section 4.2: a message is a method frame, a header frame and body frames. A frame is its type, channel and size, what it
-// carries, and an end mark. https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf
+// AMQP 0-9-1, section 4.2: a message is a method frame, a header frame and body frames. A frame is
+// its type, channel and size, what it carries, and an end mark.
+// https://www.rabbitmq.com/resources/specs/amqp0-9-1.pdf
 
 const FRAME_OVERHEAD = 8;
 export const END_MARK = 0xce;
@@ -10,7 +11,10 @@ const BASIC_PUBLISH = '\x00\x3c\x00\x28';
 const PERSISTENT = '\x02';
 /** Class basic, weight 0. */
 const BASIC = '\x00\x3c\x00\x00';
-/** The properties that a message of ours has, by their flags: their order on the wire is that of the flags. */
+/**
+ * The properties that a message of ours has, by their flags: their order on the wire is that of the
+ * flags.
+ */
 const FLAGS = {
   contentType: 0x8000,
   headers: 0x2000,
@@ -35,11 +39,12 @@ export interface FrameLimits {
 const NOT_PLAIN = Symbol('not plain');
 
 /**
- * The bytes of a message before its body, as latin1 text: one string is written to a buffer in one call, where amqplib makes ten or so calls
- * and three buffers of each message, which was a third of a relay's time. The same bytes as amqplib's, which `frames.test.ts` compares.
+ * The bytes of a message before its body, as latin1 text: one string is written to a buffer in one
+ * call, where amqplib makes ten or so calls and three buffers of each message, which was a third of
+ * a relay's time. The same bytes as amqplib's, which `frames.test.ts` compares.
  *
- * @returns undefined for what needs more than this knows, which amqplib then sends or refuses: other properties or types of headers, names
- *   that are too long, more than one body frame.
+ * @returns undefined for what needs more than this knows, which amqplib then sends or refuses:
+ *   other properties or types of headers, names that are too long, more than one body frame.
  */
 export function encodeHead(wire: FrameLimits, sending: Sending): string | undefined {
   const { body, options } = sending;
@@ -62,7 +67,8 @@ export function encodeHead(wire: FrameLimits, sending: Sending): string | undefi
 /**
  * The properties of a message as latin1 text, with the bytes of amqplib's.
  *
- * @returns undefined for other properties or types of headers than a message of ours has, and for names that are too long.
+ * @returns undefined for other properties or types of headers than a message of ours has, and for
+ *   names that are too long.
  */
 export function plainList(options: Sending['options']): string | undefined {
   for (const name in options) if (!KNOWN.has(name) && Reflect.get(options, name) !== undefined) return undefined;

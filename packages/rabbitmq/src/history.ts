@@ -9,18 +9,24 @@ import { type Kept, readLog } from './log-reader.ts';
 import type { Logger } from './logger.ts';
 import { sendCopy } from './wrap.ts';
 
-/** The log, and the way from there to one consumer. Over one connection: when that breaks, all of it fails. */
+/**
+ * The log, and the way from there to one consumer. Over one connection: when that breaks, all of it
+ * fails.
+ */
 export interface History {
   /** See `readLog`. */
   read(from: 'first' | Date): AsyncGenerator<readonly Kept[]>;
   /**
-   * Sends these to the consumer's own queue, marked as history. The messages of a key go in their order, each when the one before is
-   * confirmed.
+   * Sends these to the consumer's own queue, marked as history. The messages of a key go in their
+   * order, each when the one before is confirmed.
    *
    * @throws BrokerError ONCEBOX_NOT_REPLAYED; some of them may have been sent.
    */
   send(messages: readonly Kept[]): Promise<void>;
-  /** Messages that wait in the consumer's queue. @throws BrokerError ONCEBOX_NOT_REPLAYED when it has none. */
+  /**
+   * Messages that wait in the consumer's queue. @throws BrokerError ONCEBOX_NOT_REPLAYED when it
+   * has none.
+   */
   waiting(): Promise<number>;
   close(): Promise<void>;
 }
@@ -35,7 +41,10 @@ export interface HistoryOptions {
 
 const WINDOW = 500;
 
-/** @throws BrokerError ONCEBOX_INVALID_BROKER_URL; ONCEBOX_BROKER_AWAY when no broker answers within 10 s. */
+/**
+ * @throws BrokerError ONCEBOX_INVALID_BROKER_URL; ONCEBOX_BROKER_AWAY when no broker answers within
+ * 10 s.
+ */
 export async function openHistory({ urls, consumer, ordered, logger }: HistoryOptions): Promise<History> {
   const { supervisor, connection, openSender } = await connectOnce({ urls, name: `replay to ${consumer}`, logger });
   const queues = ordered ? orderedQueues(consumer) : [consumer];
@@ -64,7 +73,10 @@ export async function openHistory({ urls, consumer, ordered, logger }: HistoryOp
   }
 }
 
-/** By the same rule as the bindings of an ordered consumer; what has no partition goes to its first queue there, too. */
+/**
+ * By the same rule as the bindings of an ordered consumer; what has no partition goes to its first
+ * queue there, too.
+ */
 export function historyFor(queues: readonly string[], delivery: Delivered): Sending {
   const partition = Number(delivery.properties.headers?.[PARTITION_HEADER] ?? 0);
   const queue = queues[partition % queues.length] ?? queues[0] ?? '';

@@ -15,14 +15,18 @@ export interface Kept {
 /** Most messages in hand, whatever their size. */
 const PREFETCH = 250;
 
-/** The broker finds the place by its own clock, and a message's time is its database's: so far may the two be apart. */
+/**
+ * The broker finds the place by its own clock, and a message's time is its database's: so far may
+ * the two be apart.
+ */
 const CLOCKS_APART_MS = 5 * 60_000;
 
 /**
- * Reads the log in its order, from its beginning or somewhat before a moment, up to where it ends when this begins. What comes out next
- * is not read before the caller is done with the last.
+ * Reads the log in its order, from its beginning or somewhat before a moment, up to where it ends
+ * when this begins. What comes out next is not read before the caller is done with the last.
  *
- * A broker does not say where a stream ends, so a message of ours marks the place. It stays in the log, and is no history.
+ * A broker does not say where a stream ends, so a message of ours marks the place. It stays in the
+ * log, and is no history.
  *
  * @throws BrokerError ONCEBOX_NO_LOG; ONCEBOX_BROKER_LOST
  */

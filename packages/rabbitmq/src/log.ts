@@ -8,15 +8,17 @@ import { NOTE } from './notes.ts';
 import { declareLog, type LogRetention } from './topology.ts';
 
 /**
- * Declares the log, if it can. A failure is no reason to publish nothing: if the log is there all the same, with other settings or made
- * by somebody else, it serves; if it is not, what would be kept in it is held, and says so.
+ * Declares the log, if it can. A failure is no reason to publish nothing: if the log is there all
+ * the same, with other settings or made by somebody else, it serves; if it is not, what would be
+ * kept in it is held, and says so.
  */
 export async function ensureLog(connection: ChannelModel, retention: LogRetention, logger: Logger): Promise<void> {
   try {
     await onChannelOfItsOwn(connection, (channel) => declareLog(channel, retention));
   } catch (error) {
     if (error instanceof BrokerError && error.code === 'ONCEBOX_TOPOLOGY_MISMATCH') {
-      // Not the error's own advice, which is for queues that run empty: a log that is deleted is history that is gone.
+      // Not the error's own advice, which is for queues that run empty: a log that is deleted is
+      // history that is gone.
       const why = error.cause instanceof Error ? error.cause.message : '';
       logger.warn(
         { error: classOf(error) },
@@ -30,7 +32,9 @@ export async function ensureLog(connection: ChannelModel, retention: LogRetentio
   }
 }
 
-/** What is kept of a message that was published: the same, and the key that it was published with. */
+/**
+ * What is kept of a message that was published: the same, and the key that it was published with.
+ */
 export const keptAs = ({ routingKey, body, options }: Sending): Sending => ({
   exchange: '',
   routingKey: LOG,

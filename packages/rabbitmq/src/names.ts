@@ -41,7 +41,10 @@ export interface Names {
   close(): Promise<void>;
 }
 
-/** @throws BrokerError ONCEBOX_INVALID_BROKER_URL; ONCEBOX_BROKER_AWAY when no broker answers within 10 s. */
+/**
+ * @throws BrokerError ONCEBOX_INVALID_BROKER_URL; ONCEBOX_BROKER_AWAY when no broker answers within
+ * 10 s.
+ */
 export async function openNames(options: {
   readonly urls: readonly string[];
   readonly logger: Logger;
@@ -75,7 +78,8 @@ export async function openNames(options: {
     },
     async remove(consumer) {
       const { divided, rest } = orderedExchanges(consumer.name);
-      // First what messages come by. An exchange of that name is ours only if the consumer is ordered.
+      // First what messages come by. An exchange of that name is ours only if the consumer is
+      // ordered.
       const exchanges = [...(consumer.ordered ? [divided, rest] : []), ownerExchange(consumer.name)];
       for (const exchange of exchanges) await ifThere(connection, (channel) => channel.deleteExchange(exchange));
       for (const queue of queuesOf(consumer)) await ifThere(connection, (channel) => channel.deleteQueue(queue));

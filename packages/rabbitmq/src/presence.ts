@@ -6,24 +6,31 @@ import { BrokerError } from './errors.ts';
 import type { Logger } from './logger.ts';
 import { claimName, takeName, watchUse } from './owner.ts';
 
-/** Between two announcements, on average; a quarter of the time after which the others count a worker as gone. */
+/**
+ * Between two announcements, on average; a quarter of the time after which the others count a
+ * worker as gone.
+ */
 const EVERY_MS = 5_000;
 const FIRST_REPEAT_MS = 30_000;
 const LONGEST_REPEAT_MS = 3_600_000;
 /** How long a name must be seen without consumers before a service that was refused takes it. */
 const UNUSED_MS = 60_000;
-/** Between two looks whether the mark is still the service's; each is a channel and a declaration. */
+/**
+ * Between two looks whether the mark is still the service's; each is a channel and a declaration.
+ */
 const CHECK_MS = 10_000;
 
 export interface HeldName {
   /**
-   * Runs `work` whenever the name is the service's. Its signal is aborted when the name is lost, and with `stop`.
+   * Runs `work` whenever the name is the service's. Its signal is aborted when the name is lost,
+   * and with `stop`.
    *
    * @returns when `stop` is aborted and `work` has ended.
    */
   whileHeld(work: (ending: AbortSignal) => Promise<void>): Promise<void>;
   /**
-   * To be called before anything is declared or taken under the name. Once for each connection: the queues of an ordered consumer share it.
+   * To be called before anything is declared or taken under the name. Once for each connection: the
+   * queues of an ordered consumer share it.
    *
    * @throws BrokerError ONCEBOX_CONSUMER_NAME_TAKEN
    */
@@ -43,7 +50,10 @@ interface HoldOptions {
   readonly stop: AbortSignal;
 }
 
-/** Keeps a worker known to the others of its consumer, and says in the log what is wrong with the consumer's name. */
+/**
+ * Keeps a worker known to the others of its consumer, and says in the log what is wrong with the
+ * consumer's name.
+ */
 export function holdName({ name, queues, onLost, presence, logger, stop }: HoldOptions): HeldName {
   const stopped = once(stop, 'abort').then(() => undefined);
   const unusedFor = watchUse(queues);
@@ -60,7 +70,8 @@ export function holdName({ name, queues, onLost, presence, logger, stop }: HoldO
 
   const announcing = (async () => {
     while (!stop.aborted) {
-      // By chance, so that workers that started together do not write together. It rejects when `stop` ends it.
+      // By chance, so that workers that started together do not write together. It rejects when
+      // `stop` ends it.
       await delay(EVERY_MS * (0.8 + Math.random() * 0.4), undefined, { signal: stop }).catch(() => undefined);
       if (stop.aborted || state === 'unclaimed') continue;
       try {
@@ -100,7 +111,8 @@ export function holdName({ name, queues, onLost, presence, logger, stop }: HoldO
     checkedAt = performance.now();
     if (found === 'refused') {
       const unusedMs = await unusedFor(connection);
-      // At its start a service takes what nobody uses. Once refused it must not take the place of a service that restarts.
+      // At its start a service takes what nobody uses. Once refused it must not take the place of a
+      // service that restarts.
       if (unusedMs !== undefined && (state === 'unclaimed' || unusedMs >= UNUSED_MS)) {
         found = await takeName(connection, name, owner);
         checkedAt = Number.NEGATIVE_INFINITY; // another service may have taken it at the same moment
@@ -156,7 +168,9 @@ export function holdName({ name, queues, onLost, presence, logger, stop }: HoldO
 /** The time during which the name is the service's. */
 const newTenure = () => ({ begun: Promise.withResolvers<void>(), lost: new AbortController() });
 
-/** Logs each problem when it appears, and again after pauses that grow to an hour while it lasts. */
+/**
+ * Logs each problem when it appears, and again after pauses that grow to an hour while it lasts.
+ */
 function repeated(name: string, logger: Logger): (problems: readonly Problem[]) => void {
   const told = new Map<string, { readonly at: number; readonly pauseMs: number }>();
   return (problems) => {

@@ -7,20 +7,27 @@ import { END_MARK, encodeHead, type FrameLimits, framesOf, plainBytes } from './
 export interface Outbound {
   /** False while the next message should wait for the channel's `drain`. */
   readonly writable: boolean;
-  /** @throws what amqplib throws on what it cannot encode. Nothing was sent then. On a channel that has closed nothing is sent either. */
+  /**
+   * @throws what amqplib throws on what it cannot encode. Nothing was sent then. On a channel that
+   * has closed nothing is sent either.
+   */
   publish(sending: Sending): void;
 }
 
 const CHUNK_BYTES = 64 * 1024;
-/** A chunk with less left is let go: the rest of one is still good for the next turn's few messages. */
+/**
+ * A chunk with less left is let go: the rest of one is still good for the next turn's few messages.
+ */
 const WORTH_KEEPING_BYTES = 8 * 1024;
 
 /**
- * `channel.publish` at a fraction of its cost: what is sent in a turn of the loop is encoded side by side into one buffer, which leaves in one
- * write. With amqplib each message is some buffers of its own, a write with Nagle off, and so a segment at which the broker wakes.
+ * `channel.publish` at a fraction of its cost: what is sent in a turn of the loop is encoded side
+ * by side into one buffer, which leaves in one write. With amqplib each message is some buffers of
+ * its own, a write with Nagle off, and so a segment at which the broker wakes.
  *
- * What is larger goes frame by frame, as do properties that are bytes already. What is neither goes by amqplib's `publish`, and so does everything once amqplib keeps what its channels write to elsewhere:
- * slower, and just as right.
+ * What is larger goes frame by frame, as do properties that are bytes already. What is neither goes
+ * by amqplib's `publish`, and so does everything once amqplib keeps what its channels write to
+ * elsewhere: slower, and just as right.
  */
 export function outboundOf(channel: ConfirmChannel): Outbound {
   const wire = wireOf(channel);
@@ -75,7 +82,8 @@ export function outboundOf(channel: ConfirmChannel): Outbound {
         }
         return;
       }
-      // False means that it was taken and that the next should wait; sending it again would double it.
+      // False means that it was taken and that the next should wait; sending it again would double
+      // it.
       const { exchange, routingKey, body, options } = sending;
       writable = channel.publish(exchange, routingKey, body, options) && writable;
     },

@@ -20,8 +20,8 @@ export interface ReplayOptions {
 }
 
 /**
- * Sends the dead letters that are marked for it to their consumer's own queue, so that no other consumer gets them, with confirm
- * and `mandatory`.
+ * Sends the dead letters that are marked for it to their consumer's own queue, so that no other
+ * consumer gets them, with confirm and `mandatory`.
  *
  * @returns when `stop` is aborted and nothing is under way.
  */

@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { inActiveTrace, type Lineage, MessageError, type RequestContract } from '@oncebox/message';
+import { inActiveTrace, type Lineage, MAX_BODY_BYTES, MessageError, type RequestContract } from '@oncebox/message';
 import type { Channel, ConsumeMessage } from 'amqplib';
 import { openChannel } from './channel.ts';
 import { BrokerError } from './errors.ts';
@@ -34,13 +34,15 @@ export interface Answered<Answer> {
 
 export interface Requester {
   /**
-   * Asks a question and waits for its answer. Answers come in any order. A question may be answered by a responder though its answer
-   * is lost, so it should change nothing, or be safe to ask twice.
+   * Asks a question and waits for its answer. Answers come in any order. A question may be answered
+   * by a responder though its answer is lost, so it should change nothing, or be safe to ask twice.
    *
-   * @throws MessageError ONCEBOX_MESSAGE_TOO_LARGE for a question that the broker may refuse; nothing is sent.
-   * @throws BrokerError ONCEBOX_REQUEST_TIMED_OUT when no answer came in time; ONCEBOX_REQUEST_FAILED when the responder could not
-   *   answer; ONCEBOX_NO_RESPONDER when its queue does not exist; ONCEBOX_TOO_MANY_REQUESTS; ONCEBOX_BROKER_LOST when the broker is
-   *   away or leaves; ONCEBOX_BROKER_CLOSED after close().
+   * @throws MessageError ONCEBOX_MESSAGE_TOO_LARGE for a question that the broker may refuse;
+   *   nothing is sent.
+   * @throws BrokerError ONCEBOX_REQUEST_TIMED_OUT when no answer came in time;
+   *   ONCEBOX_REQUEST_FAILED when the responder could not answer; ONCEBOX_NO_RESPONDER when its
+   *   queue does not exist; ONCEBOX_TOO_MANY_REQUESTS; ONCEBOX_BROKER_LOST when the broker is away
+   *   or leaves; ONCEBOX_BROKER_CLOSED after close().
    */
   request<Question, Answer>(
     contract: RequestContract<Question, Answer>,
@@ -55,18 +57,16 @@ export interface Requester {
   close(): Promise<void>;
 }
 
-/** The broker's name for "to the channel that asks": no queue is made for the answers, and they die with the channel. */
+/**
+ * The broker's name for "to the channel that asks": no queue is made for the answers, and they die
+ * with the channel.
+ */
 const REPLY_TO = 'amq.rabbitmq.reply-to';
 
 /**
- * One byte less than the default limit of RabbitMQ 4 (16 MiB), as for the payloads of an outbox. The
- * broker closes the channel for a larger message, and every request that waits on the channel fails.
- */
-const MAX_BODY_BYTES = 16 * 1024 * 1024 - 1;
-
-/**
- * Asks questions over RabbitMQ (direct reply-to). Its connection is its own: the broker holds back a connection that publishes too
- * much, and the answers must not wait for that. Connects in the background, so it may be made while the broker is away.
+ * Asks questions over RabbitMQ (direct reply-to). Its connection is its own: the broker holds back
+ * a connection that publishes too much, and the answers must not wait for that. Connects in the
+ * background, so it may be made while the broker is away.
  *
  * @throws BrokerError ONCEBOX_INVALID_BROKER_URL
  */
@@ -125,8 +125,9 @@ export function createRequester({ maxPending = 1_000, ...options }: RequesterOpt
           contentType: 'application/json',
           priority,
           mandatory: true,
-          // The broker's own clock, for what waits in the queue: nobody needs what is over its time. What a responder has already
-          // been sent never expires there, so it looks at the header.
+          // The broker's own clock, for what waits in the queue: nobody needs what is over its
+          // time. What a responder has already been sent never expires there, so it looks at the
+          // header.
           expiration: timeoutMs,
           headers: {
             [DEADLINE_HEADER]: Date.now() + timeoutMs,
@@ -159,6 +160,7 @@ export function createRequester({ maxPending = 1_000, ...options }: RequesterOpt
   };
 }
 
+/** The broker closes the channel for a message over its limit, and every request on it fails. */
 function bodyOf<Question>(contract: RequestContract<Question>, question: Question): Buffer {
   const body = Buffer.from(JSON.stringify(contract.question.parse(question)));
   if (body.length <= MAX_BODY_BYTES) return body;

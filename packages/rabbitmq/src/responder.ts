@@ -14,8 +14,8 @@ export const DEADLINE_HEADER = 'deadline';
 /** What the question belongs to; its AMQP correlationId is what its answer is known by. */
 export const CORRELATION_HEADER = 'correlationid';
 /**
- * The address that the broker makes of a requester's `amq.rabbitmq.reply-to`. An answer goes nowhere else: `replyTo` is the sender's to write, and
- * could name the queue of any consumer.
+ * The address that the broker makes of a requester's `amq.rabbitmq.reply-to`. An answer goes
+ * nowhere else: `replyTo` is the sender's to write, and could name the queue of any consumer.
  */
 const DIRECT_REPLY = /^amq\.rabbitmq\.reply-to\.[\w+/=-]+\.[\w+/=-]+$/;
 /** True in a reply without an answer. */
@@ -26,12 +26,15 @@ export const PROCESSING_HEADER = 'processing-ms';
 export interface ResponderOptions<Question, Answer> {
   readonly broker: Broker;
   readonly contract: RequestContract<Question, Answer>;
-  /** Runs again for a question whose worker died. What it throws is logged by its code; the requester learns that it failed, not why. */
+  /**
+   * Runs again for a question whose worker died. What it throws is logged by its code; the
+   * requester learns that it failed, not why.
+   */
   readonly answer: (question: Question) => Promise<Answer>;
   readonly logger: Logger;
   /**
-   * How many are answered side by side. Default 10. The broker sends no more than that ahead: what a responder has in hand
-   * is past the reach of priorities and other responders.
+   * How many are answered side by side. Default 10. The broker sends no more than that ahead: what
+   * a responder has in hand is past the reach of priorities and other responders.
    */
   readonly concurrency?: number;
 }
@@ -44,9 +47,10 @@ export interface Responder {
 }
 
 /**
- * Answers the questions of one contract. Responders of several processes share them. A question whose deadline has passed is not
- * begun: its requester has gone. That compares two clocks, so they should agree to much less than the requesters' time-outs
- * (NTP does); where a responder's is ahead by more, it would begin nothing, and its log says so.
+ * Answers the questions of one contract. Responders of several processes share them. A question
+ * whose deadline has passed is not begun: its requester has gone. That compares two clocks, so they
+ * should agree to much less than the requesters' time-outs (NTP does); where a responder's is ahead
+ * by more, it would begin nothing, and its log says so.
  */
 export function startResponder<Question, Answer>({
   broker,
@@ -96,7 +100,8 @@ export function startResponder<Question, Answer>({
     }
     const { body, headers } = await reply(content, fields);
     const correlationId: unknown = properties.correlationId;
-    // Not mandatory: to the broker a direct reply-to is no queue, so it would return an answer that it has delivered. Who is gone gets nothing.
+    // Not mandatory: to the broker a direct reply-to is no queue, so it would return an answer that
+    // it has delivered. Who is gone gets nothing.
     const options = {
       correlationId: String(correlationId),
       contentType: 'application/json',
@@ -127,7 +132,8 @@ export function startResponder<Question, Answer>({
     await channel.prefetch(concurrency);
     const { consumerTag } = await channel.consume(queue, (message) => {
       if (message === null) return void opened.close(); // the queue was deleted: declared anew with the next channel
-      // Settled after the answer, so that a question whose worker dies is answered by another. It comes back only until its deadline.
+      // Settled after the answer, so that a question whose worker dies is answered by another. It
+      // comes back only until its deadline.
       const answered = inSpan(message).finally(() => {
         inHand.delete(answered);
         if (!opened.closed.aborted) channel.ack(message);

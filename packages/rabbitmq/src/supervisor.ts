@@ -5,11 +5,16 @@ import type { Logger } from './logger.ts';
 import { persist } from './persist.ts';
 import { signal } from './signals.ts';
 
-/** `blocked`: the broker takes no messages on this connection, because of its memory or disk alarm. */
+/**
+ * `blocked`: the broker takes no messages on this connection, because of its memory or disk alarm.
+ */
 export type ConnectionState = 'connected' | 'connecting' | 'blocked' | 'closed';
 
 export interface SupervisorOptions {
-  /** `amqp://user:password@host:port/vhost` of the nodes of one cluster, tried in turn; `amqps:` for TLS with a verified certificate. */
+  /**
+   * `amqp://user:password@host:port/vhost` of the nodes of one cluster, tried in turn; `amqps:` for
+   * TLS with a verified certificate.
+   */
   readonly urls: readonly string[];
   /** What the management page calls the connection. */
   readonly name: string;
@@ -27,7 +32,10 @@ export interface Supervisor {
   connected(): Promise<ChannelModel>;
   /** One more connection to the same broker. It is its user's to close, and to make again. */
   another(): Promise<ChannelModel>;
-  /** Cuts a connection that does not do its work, without a farewell that a dead peer would never answer. A new one is made. */
+  /**
+   * Cuts a connection that does not do its work, without a farewell that a dead peer would never
+   * answer. A new one is made.
+   */
   drop(reason: string): void;
   /** Ends for good: says farewell to the broker, and waits at most five seconds for its answer. */
   close(): Promise<void>;
@@ -38,7 +46,8 @@ const CLOSE_TIMEOUT_MS = 5_000;
 const HEARTBEAT_SECONDS = 10;
 
 /**
- * @throws BrokerError ONCEBOX_INVALID_BROKER_URL. Everything else it waits for: it may start before the broker does.
+ * @throws BrokerError ONCEBOX_INVALID_BROKER_URL. Everything else it waits for: it may start before
+ *   the broker does.
  */
 export function superviseConnection({ urls, name, logger }: SupervisorOptions): Supervisor {
   const brokers = urls.map(parseUrl);
@@ -93,8 +102,9 @@ export function superviseConnection({ urls, name, logger }: SupervisorOptions): 
         become('connected');
         logger.info(at, 'the broker takes messages again');
       });
-      // A connection that the broker closed in the same breath as it opened has had its `close` before we could listen;
-      // asking for a channel tells a dead one from a live one. Its close is never settled when the connection dies meanwhile.
+      // A connection that the broker closed in the same breath as it opened has had its `close`
+      // before we could listen; asking for a channel tells a dead one from a live one. Its close is
+      // never settled when the connection dies meanwhile.
       const asked = await connection.createChannel();
       await Promise.race([asked.close(), ended.promise.then(() => Promise.reject(reason))]);
       clearTimeout(timer);
@@ -138,7 +148,8 @@ export function superviseConnection({ urls, name, logger }: SupervisorOptions): 
     async close() {
       stop.abort();
       const hard = setTimeout(() => cut(lost('ETIMEDOUT')), live === undefined ? 0 : CLOSE_TIMEOUT_MS);
-      // Not awaited, because amqplib never settles it when the socket dies meanwhile; it rejects when the connection is gone.
+      // Not awaited, because amqplib never settles it when the socket dies meanwhile; it rejects
+      // when the connection is gone.
       live?.close().catch(() => undefined);
       await ended;
       clearTimeout(hard);

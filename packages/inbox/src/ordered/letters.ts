@@ -11,8 +11,9 @@ const BATCH = 20;
 type Letter = DeadMessage & { readonly id: string; readonly messageId: Buffer | null; readonly reason: string };
 
 /**
- * The dead letters of an ordered consumer. A replay does not go by the broker, where it would come behind all that its key has
- * waiting: the message that holds its key is due at once, as the operator may have edited it; any other joins the end of its key.
+ * The dead letters of an ordered consumer. A replay does not go by the broker, where it would come
+ * behind all that its key has waiting: the message that holds its key is due at once, as the
+ * operator may have edited it; any other joins the end of its key.
  */
 export function heldLetters(pool: Pool, consumer: string, isAway: () => Promise<boolean>): DeadLetters {
   const { keep } = deadLetters(pool, consumer, isAway);
@@ -52,13 +53,15 @@ async function replayOne(
   joined: Set<string>,
 ): Promise<'replayed' | 'dead'> {
   const id = letter.messageId?.toString('utf8');
-  // Without an id it can't be handled once, and what cannot be read could not be handled at all: dead as before.
+  // Without an id it can't be handled once, and what cannot be read could not be handled at all:
+  // dead as before.
   if (id === undefined || isStub(letter) || !isReadable(letter)) return 'dead';
   const key = await lockKeyOf(tx, consumer, letter.id);
   if (key !== undefined) {
     const head = await headOf(tx, consumer, key);
     await reschedule(tx, consumer, key, { attempts: 0, inMs: 0 });
-    // Somebody may have deleted the message that failed: the first one is another then, and stays as it is.
+    // Somebody may have deleted the message that failed: the first one is another then, and stays
+    // as it is.
     if (head?.id === id) {
       await withOwnOptions(tx).execute(
         'UPDATE held_messages SET routing_key = ?, properties = ?, body = ? WHERE seq = ?',
@@ -110,7 +113,10 @@ async function lockKeyOf(tx: Transaction, consumer: string, letter: string): Pro
   return row === undefined ? undefined : textOf(row.key);
 }
 
-/** An operator may have edited it. A held message that cannot be read would be tried in vain for ever. */
+/**
+ * An operator may have edited it. A held message that cannot be read would be tried in vain for
+ * ever.
+ */
 function isReadable({ properties, body, routingKey }: Letter): boolean {
   try {
     fromWire({ content: body, routingKey, properties: JSON.parse(properties) });

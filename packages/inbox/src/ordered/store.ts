@@ -3,18 +3,25 @@ import type { DeadMessage, Received } from '@oncebox/message';
 import { asBytes, isDuplicateKey, type Pool, type Transaction, transaction, withOwnOptions } from '@oncebox/mysql';
 import type { RowDataPacket } from 'mysql2/promise';
 
-// held_messages and held_keys. A key is held while it has messages there; its row in held_keys says when the first of them is due.
-// Who hands a message over looks without a lock, or it would wait for the handler that runs on the key's row. What can go wrong in
-// between is that a message is added to a key whose row is being deleted; both sides therefore look again when they have
+// held_messages and held_keys. A key is held while it has messages there; its row in held_keys says
+// when the first of them is due. Who hands a message over looks without a lock, or it would wait
+// for the handler that runs on the key's row. What can go wrong in between is that a message is
+// added to a key whose row is being deleted; both sides therefore look again when they have
 // committed (`awaken`), and whichever commits later finds it.
 
-/** What orders messages: those of one key take effect in the order of their arrival. One without an aggregate has a key of its own. */
+/**
+ * What orders messages: those of one key take effect in the order of their arrival. One without an
+ * aggregate has a key of its own.
+ */
 export const keyOf = ({ aggregateId, id }: Pick<Received, 'aggregateId' | 'id'>): string => aggregateId ?? id;
 
 /** No text of a message begins with half a character. */
 const NOT_UTF8 = '\ud800';
 
-/** A key as text. Somebody may have written any bytes, and what found them again as other bytes would find nothing. */
+/**
+ * A key as text. Somebody may have written any bytes, and what found them again as other bytes
+ * would find nothing.
+ */
 export const textOf = (key: Buffer): string =>
   isUtf8(key) ? key.toString('utf8') : `${NOT_UTF8}${key.toString('latin1')}`;
 
@@ -25,7 +32,10 @@ const bytesOf = (key: string): Buffer =>
 export interface Known {
   /** Keys of it that are held. */
   readonly held: Set<string>;
-  /** Ids of messages that have been given up. Their dead letters decide what becomes of them, so that a later copy is not tried anew. */
+  /**
+   * Ids of messages that have been given up. Their dead letters decide what becomes of them, so
+   * that a later copy is not tried anew.
+   */
   readonly givenUp: Set<string>;
 }
 
@@ -45,7 +55,10 @@ export async function knownOf(tx: Transaction, consumer: string, batch: readonly
   return { held: named('held'), givenUp: named('given up') };
 }
 
-/** Adds a message behind those of its key. One that is there already, from before a crash, stays where it is. */
+/**
+ * Adds a message behind those of its key. One that is there already, from before a crash, stays
+ * where it is.
+ */
 export async function addHeld(
   tx: Transaction,
   consumer: string,
@@ -62,7 +75,10 @@ export async function addHeld(
   }
 }
 
-/** When the first message of a key is to be tried again; or, with `deadLetter`, that this waits for what becomes of the dead letter. */
+/**
+ * When the first message of a key is to be tried again; or, with `deadLetter`, that this waits for
+ * what becomes of the dead letter.
+ */
 export interface Schedule {
   readonly attempts: number;
   readonly inMs?: number;
@@ -101,17 +117,18 @@ export interface Due {
   readonly firstFailedAt: Date | null;
 }
 
-// Somebody may have written any number and time: one more attempt must fit into its column, and the time be one. LEAST alone is a
-// decimal, which the driver gives as text.
+// Somebody may have written any number and time: one more attempt must fit into its column, and the
+// time be one. LEAST alone is a decimal, which the driver gives as text.
 const COUNTED = `CAST(LEAST(attempts, 1000000) AS UNSIGNED) AS attempts, begun,
   IF(first_failed_at < '1000-01-01', NULL, first_failed_at) AS firstFailedAt`;
 
 /**
- * Locks a key whose first message is due, but for those of `leftOut`. The lock is the right to handle it; a worker that dies gives it
- * back at once.
+ * Locks a key whose first message is due, but for those of `leftOut`. The lock is the right to
+ * handle it; a worker that dies gives it back at once.
  */
 export async function lockDue(tx: Transaction, consumer: string, leftOut: readonly string[]): Promise<Due | undefined> {
-  // The index is forced so that no key is locked on the way which is not due. It has the key's columns, so none that is left out is read.
+  // The index is forced so that no key is locked on the way which is not due. It has the key's
+  // columns, so none that is left out is read.
   const [rows] = await withOwnOptions(tx).query<(RowDataPacket & Omit<Due, 'key'> & { key: Buffer })[]>(
     `SELECT ordering_key AS \`key\`, ${COUNTED} FROM held_keys FORCE INDEX (held_keys_due)
       WHERE consumer = ? AND due_at <= UTC_TIMESTAMP(6) ${leftOut.length === 0 ? '' : 'AND ordering_key NOT IN (?)'}
@@ -144,7 +161,10 @@ export interface Head extends DeadMessage {
   readonly id: string;
 }
 
-/** The first message of a key, by m.seq: a bare seq would be the text of the same name, where 10 comes before 9. The key's row is locked, so that nobody takes it away. */
+/**
+ * The first message of a key, by m.seq: a bare seq would be the text of the same name, where 10
+ * comes before 9. The key's row is locked, so that nobody takes it away.
+ */
 export async function headOf(tx: Transaction, consumer: string, key: string): Promise<Head | undefined> {
   const [[row]] = await withOwnOptions(tx).execute<(RowDataPacket & Omit<Head, 'id'> & { id: Buffer })[]>(
     `SELECT CAST(m.seq AS CHAR) AS seq, m.message_id AS id, m.routing_key AS routingKey, m.properties, m.body
@@ -155,7 +175,10 @@ export async function headOf(tx: Transaction, consumer: string, key: string): Pr
   return row === undefined ? undefined : { ...row, id: row.id.toString('utf8') };
 }
 
-/** Takes the first message away, and makes the next one due or ends the key's hold. `awaken` is due after the commit. */
+/**
+ * Takes the first message away, and makes the next one due or ends the key's hold. `awaken` is due
+ * after the commit.
+ */
 export async function dropHead(tx: Transaction, consumer: string, key: string, seq: string): Promise<void> {
   await withOwnOptions(tx).execute('DELETE FROM held_messages WHERE seq = ?', [seq]);
   if ((await headOf(tx, consumer, key)) === undefined) {
@@ -177,8 +200,9 @@ export async function dropKey(tx: Transaction, consumer: string, key: string): P
 }
 
 /**
- * Gives a row in held_keys to each of these keys that has messages and none: they came while it was being deleted. Without keys, to all
- * of the consumer's: a process may have died just before it looked. Then it also makes those due that wait in vain.
+ * Gives a row in held_keys to each of these keys that has messages and none: they came while it was
+ * being deleted. Without keys, to all of the consumer's: a process may have died just before it
+ * looked. Then it also makes those due that wait in vain.
  */
 export async function awaken(pool: Pool, consumer: string, keys?: ReadonlySet<string>): Promise<void> {
   if (keys?.size === 0) return;
@@ -204,9 +228,10 @@ interface InVain extends RowDataPacket {
 }
 
 /**
- * Makes the keys due that wait for no decision, or for one that cannot come, because somebody has changed rows: the dead letter
- * is another consumer's or another message's than the first of the key, or is marked as replayed. To try a message again loses
- * nothing. A plain read, and an update by primary key that finds the key as it was read.
+ * Makes the keys due that wait for no decision, or for one that cannot come, because somebody has
+ * changed rows: the dead letter is another consumer's or another message's than the first of the
+ * key, or is marked as replayed. To try a message again loses nothing. A plain read, and an update
+ * by primary key that finds the key as it was read.
  */
 async function resume(pool: Pool, consumer: string): Promise<void> {
   await transaction(pool, async (tx) => {
