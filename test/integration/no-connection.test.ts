@@ -3,7 +3,7 @@ import { createInbox, defineConsumer, on } from '@oncebox/inbox';
 import { createPool, isUnavailable, type Pool, transaction } from '@oncebox/mysql';
 import { createRelay } from '@oncebox/outbox';
 import { createLogger, listen, startOpsServer } from '@oncebox/service';
-import { createPool as createRawPool, type RowDataPacket } from 'mysql2/promise';
+import { createConnection, createPool as createRawPool, type RowDataPacket } from 'mysql2/promise';
 import { pino } from 'pino';
 import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } from 'vitest';
 import { createApp } from '../../apps/api/src/app.ts';
@@ -104,8 +104,9 @@ describe.each(refusals)('$name', ({ numbers, begin, end }) => {
     const raw = createRawPool({ uri: user.url, connectionLimit: 2 });
     onTestFinished(() => Promise.all([pool.end(), raw.end()]).then(() => undefined));
     await begin(user.name);
-    // The limit counts from the next connection on.
-    if (numbers.includes(1226)) await pool.query('DO 0').then(() => killSessions(user.name));
+    // The limit counts from the next connection on. That one is nobody's who is tried here: a pool
+    // may give a session away before it learns that the session was killed.
+    if (numbers.includes(1226)) await createConnection(user.url).then((first) => first.end());
     const attempts: Readonly<Record<string, () => Promise<unknown>>> = {
       query: () => pool.query('SELECT 1'),
       execute: () => pool.execute('SELECT 1'),
